@@ -1,0 +1,162 @@
+//! The one error type.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+use crate::Key;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a lock operation failed: a [kind](Self::kind) for programs, a sentence for people.
+///
+/// A key that is held by another is not an error: `try_lock` says so with `Ok(None)`.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    transient: bool,
+    no_effect: bool,
+    message: String,
+    key: Option<Key>,
+    server: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What sort of failure it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller gave something that cannot work: an empty key, a TTL of zero. Nothing was sent.
+    InvalidInput,
+    /// The backend cannot do this at all. Nothing was sent.
+    Unsupported,
+    /// The servers did not answer, so the outcome is unknown. What may have been left is undone in the background.
+    Unavailable,
+    /// The lock was held and is no longer: another may have held it since.
+    Lost,
+    /// The locker was closed, or its runtime has ended. Nothing was sent.
+    Closed,
+    /// The server refused the user, the password, or the right to run a command. Nothing was done.
+    Auth,
+    /// The server is set up in a way that breaks a promise. Nothing was done.
+    UnsafeConfig,
+    /// The server or the library did what neither should. The outcome is unknown.
+    Unexpected,
+}
+
+impl Error {
+    /// An error of `kind`; `message` is one lower-case line that says what failed and what to do.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            transient: kind == ErrorKind::Unavailable,
+            no_effect: false,
+            message: message.into(),
+            key: None,
+            server: None,
+            source: None,
+        }))
+    }
+
+    pub(crate) fn no_answer(within: Duration) -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            format!("no answer within {within:?}; is the server up, reachable and not overloaded?"),
+        )
+    }
+
+    pub(crate) fn lost(reason: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Lost, format!("the lock was lost: {reason}"))
+    }
+
+    /// Adds the cause, which [`source`](StdError::source) gives back and `Display` does not repeat.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Names the key, unless one is named already.
+    #[must_use]
+    pub fn with_key(mut self, key: &Key) -> Self {
+        self.0.key.get_or_insert_with(|| key.clone());
+        self
+    }
+
+    /// Names the server, unless one is named already. Must not contain a password.
+    #[must_use]
+    pub fn with_server(mut self, server: &str) -> Self {
+        self.0.server.get_or_insert_with(|| server.to_owned());
+        self
+    }
+
+    /// States that the operation certainly did nothing, so that nothing has to be undone.
+    #[must_use]
+    pub fn without_effect(mut self) -> Self {
+        self.0.no_effect = true;
+        self
+    }
+
+    /// What sort of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call may succeed later without any change by people.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.0.transient
+    }
+
+    /// Whether the operation certainly did nothing on any server.
+    #[must_use]
+    pub fn has_no_effect(&self) -> bool {
+        self.0.no_effect
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { message, key, server, .. } = &*self.0;
+        f.write_str(message)?;
+        match (key, server) {
+            (None, None) => Ok(()),
+            (Some(key), None) => write!(f, " (key {key:?})"),
+            (None, Some(server)) => write!(f, " (server {server})"),
+            (Some(key), Some(server)) => write!(f, " (key {key:?}, server {server})"),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, transient, no_effect, source, .. } = &*self.0;
+        let mut shown = f.debug_struct("Error");
+        shown.field("kind", kind).field("message", &format_args!("{self}"));
+        shown.field("transient", transient).field("no_effect", no_effect).field("source", source).finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_is_one_line_and_leaves_the_source_to_source() {
+        let error = Error::new(ErrorKind::Unavailable, "no answer")
+            .with_key(&Key::new("a\nb").unwrap())
+            .with_server("redis://127.0.0.1:1")
+            .with_source("broken pipe");
+        assert_eq!(error.to_string(), r#"no answer (key "a\nb", server redis://127.0.0.1:1)"#);
+        assert_eq!(error.source().unwrap().to_string(), "broken pipe");
+        assert!(error.is_transient() && !error.has_no_effect());
+    }
+}

@@ -1,0 +1,282 @@
+//! A backend made of leases: attempts that undo themselves, guards with a deadline.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use crate::{
+    Backend, BootInstant, BoxFuture, Capabilities, Claim, Error, ErrorKind, FencingToken, Hold, Key,
+    LeaseStore, LockGuard, LossReason, Options, Release, Released, Result, Validity, Verdict, WaitingBackend,
+    WaitingStore,
+    keeper::{Keeper, Lease},
+};
+
+/// Makes a [`Backend`] of a [`LeaseStore`].
+///
+/// One task, the keeper, renews all leases and does what remains to be done in the background. It runs in the
+/// runtime in which this value was made, and ends with the last locker and guard. An uncontended acquire or
+/// release is done on the caller's own task.
+pub struct Leased<S: LeaseStore> {
+    keeper: Arc<Keeper<S>>,
+}
+
+impl<S: LeaseStore> Leased<S> {
+    /// Starts the keeper of `store`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`]: the options contradict each other. [`ErrorKind::Closed`]: not called within a
+    /// tokio runtime.
+    pub fn new(store: S, options: &Options) -> Result<Self> {
+        Ok(Self { keeper: Keeper::start(store, options.check()?)? })
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        self.keeper.store()
+    }
+}
+
+impl<S: LeaseStore> Drop for Leased<S> {
+    fn drop(&mut self) {
+        self.keeper.leave();
+    }
+}
+
+impl<S: LeaseStore> fmt::Debug for Leased<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leased").field("terms", self.keeper.terms()).finish_non_exhaustive()
+    }
+}
+
+impl<S: LeaseStore> Backend for Leased<S> {
+    fn capabilities(&self) -> Capabilities {
+        self.keeper.store().capabilities()
+    }
+
+    async fn try_lock(&self, key: Key) -> Result<Option<LockGuard>> {
+        match attempt(&self.keeper, &key, false).await? {
+            Outcome::Acquired(guard) => Ok(Some(guard)),
+            Outcome::Busy { .. } => Ok(None),
+        }
+    }
+
+    async fn close(&self) {
+        self.keeper.close().await;
+    }
+}
+
+impl<S: WaitingStore> WaitingBackend for Leased<S> {
+    async fn lock(&self, key: Key) -> Result<LockGuard> {
+        let attempts = Attempts { keeper: &self.keeper, key };
+        self.keeper.store().lock(&attempts).await.map_err(|error| error.with_key(&attempts.key))
+    }
+}
+
+/// The way in which a [`WaitingStore`] tries for one key.
+pub struct Attempts<'a, S: LeaseStore> {
+    keeper: &'a Arc<Keeper<S>>,
+    key: Key,
+}
+
+impl<S: LeaseStore> Attempts<'_, S> {
+    /// The key to acquire.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Tries once, with a fresh owner id, and announces to the store that a refused claimant will wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Locker::try_lock`](crate::Locker::try_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what a dropped attempt left is undone in the background.
+    pub async fn once(&self) -> Result<Outcome> {
+        attempt(self.keeper, &self.key, true).await
+    }
+
+    /// Bounds a request that is not an attempt with the request timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`]: no answer in time. Else what `request` returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of `request`.
+    pub async fn bounded<T: Send>(&self, request: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.keeper.bounded(request).await
+    }
+}
+
+impl<S: LeaseStore> fmt::Debug for Attempts<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempts").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// How one attempt ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The key is held.
+    Acquired(LockGuard),
+    /// Another holds it.
+    Busy {
+        /// When the holder's lease will end unless it is renewed.
+        free_in: Duration,
+    },
+}
+
+/// An attempt that has been or may have been sent. Dropped, it is undone.
+struct Pending<'a, S: LeaseStore> {
+    keeper: &'a Arc<Keeper<S>>,
+    claim: Option<Claim>,
+}
+
+impl<'a, S: LeaseStore> Pending<'a, S> {
+    fn new(keeper: &'a Arc<Keeper<S>>, claim: Claim) -> Self {
+        Self { keeper, claim: Some(claim) }
+    }
+
+    fn claim(&self) -> &Claim {
+        self.claim.as_ref().expect("only settled takes the claim, and it takes the attempt too")
+    }
+
+    /// Nothing is left to undo.
+    fn settled(mut self) -> Claim {
+        self.claim.take().expect("only settled takes the claim, and it takes the attempt too")
+    }
+}
+
+impl<S: LeaseStore> Drop for Pending<'_, S> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.keeper.undo(claim);
+        }
+    }
+}
+
+async fn attempt<S: LeaseStore>(keeper: &Arc<Keeper<S>>, key: &Key, waits: bool) -> Result<Outcome> {
+    keeper.check_open().map_err(|error| error.with_key(key))?;
+    let terms = keeper.terms();
+    let pending = Pending::new(keeper, Claim::new(key.clone(), terms.ttl(), waits));
+    let sent = BootInstant::now();
+    let verdict = keeper.bounded(keeper.store().acquire(pending.claim())).await;
+    match verdict.map_err(|error| error.with_key(key)) {
+        Ok(Verdict::Granted { token, ttl }) => {
+            let deadline = terms.deadline(sent, ttl);
+            let left = deadline.since(BootInstant::now());
+            if left < terms.min_validity() {
+                let message =
+                    format!("the answer came so late that {left:?} of the lease was left; it was given back");
+                return Err(Error::new(ErrorKind::Unavailable, message).with_key(key));
+            }
+            let lease = Lease::new(pending.settled(), Validity::until(deadline));
+            Ok(Outcome::Acquired(LockGuard::new(LeaseHold::start(keeper, lease, token))))
+        }
+        Ok(Verdict::Busy { free_in, undo }) => {
+            if !undo {
+                pending.settled();
+            }
+            Ok(Outcome::Busy { free_in })
+        }
+        Err(error) => {
+            if error.has_no_effect() {
+                pending.settled();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A hold whose lease the keeper renews.
+struct LeaseHold<S: LeaseStore> {
+    keeper: Arc<Keeper<S>>,
+    lease: Arc<Lease>,
+    token: FencingToken,
+}
+
+impl<S: LeaseStore> LeaseHold<S> {
+    fn start(keeper: &Arc<Keeper<S>>, lease: Lease, token: FencingToken) -> Arc<Self> {
+        let lease = Arc::new(lease);
+        keeper.enter(Arc::clone(&lease));
+        Arc::new(Self { keeper: Arc::clone(keeper), lease, token })
+    }
+
+    fn validity(&self) -> &Validity {
+        self.lease.validity()
+    }
+
+    fn not_owner(&self) -> Error {
+        Error::lost(LossReason::NotOwner).with_key(self.key())
+    }
+}
+
+impl<S: LeaseStore> Hold for LeaseHold<S> {
+    fn key(&self) -> &Key {
+        self.lease.claim().key()
+    }
+
+    fn fencing_token(&self) -> FencingToken {
+        self.token
+    }
+
+    fn remaining(&self) -> Duration {
+        self.validity().remaining()
+    }
+
+    fn loss(&self) -> Option<LossReason> {
+        self.validity().reason()
+    }
+
+    fn lost(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.validity().ended())
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            let verified = self.keeper.bounded(self.keeper.store().verify(self.lease.claim())).await;
+            if !verified.map_err(|error| error.with_key(self.key()))? {
+                self.validity().end(LossReason::NotOwner);
+            }
+            match self.loss() {
+                None => Ok(()),
+                Some(reason) => Err(Error::lost(reason).with_key(self.key())),
+            }
+        })
+    }
+
+    fn release(self: Arc<Self>) -> Release {
+        Release::Pending(Box::pin(async move {
+            // From here on the lease is not renewed, and whatever ends this future early ends in an undo.
+            self.keeper.withdraw(&self.lease);
+            let pending = Pending::new(&self.keeper, self.lease.claim().clone());
+            if let Some(reason) = self.loss() {
+                return Err(Error::lost(reason).with_key(self.key()));
+            }
+            let released = self.keeper.bounded(self.keeper.store().release(pending.claim())).await;
+            match released.map_err(|error| error.with_key(self.key()))? {
+                Released::Freed => pending.settled(),
+                Released::NotOwner => {
+                    pending.settled();
+                    return Err(self.not_owner());
+                }
+            };
+            Ok(())
+        }))
+    }
+
+    fn abandon(self: Arc<Self>) {
+        self.keeper.withdraw(&self.lease);
+        self.keeper.undo(self.lease.claim().clone());
+    }
+}
+
+impl<S: LeaseStore> Drop for LeaseHold<S> {
+    fn drop(&mut self) {
+        self.keeper.leave();
+    }
+}

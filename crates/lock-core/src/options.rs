@@ -1,0 +1,238 @@
+//! How long a lease lasts and when it is renewed, checked together, and all deadline arithmetic.
+
+use std::time::Duration;
+
+use crate::{BootInstant, Error, ErrorKind, Result};
+
+/// How long a lease lasts, when it is renewed, and how much a holder distrusts clocks.
+///
+/// The defaults suit most uses: a lease of 10 s, renewed every third of it, requests bounded by a sixth.
+/// The values are checked together when a locker is made of them.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use lock_core::Options;
+///
+/// // A dead holder is succeeded after at most 3 s.
+/// let options = Options::default().with_ttl(Duration::from_secs(3));
+/// assert_eq!(options.check()?.renew_every(), Duration::from_secs(1));
+/// # Ok::<(), lock_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    ttl: Duration,
+    renew_every: Option<Duration>,
+    request_timeout: Option<Duration>,
+    min_validity: Option<Duration>,
+    drift: f64,
+    margin: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(10),
+            renew_every: None,
+            request_timeout: None,
+            min_validity: None,
+            drift: 0.01,
+            margin: Duration::from_millis(2),
+        }
+    }
+}
+
+impl Options {
+    /// The shortest lease: 50 ms.
+    pub const MIN_TTL: Duration = Duration::from_millis(50);
+    /// The longest lease: 24 h.
+    pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// How long the server keeps a lease that nobody renews; 50 ms to 24 h, 10 s by default.
+    ///
+    /// A shorter one frees the locks of a dead holder sooner; a longer one survives longer pauses of the
+    /// process, the network and the server. Fractions of a millisecond are cut off.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// The time between two renewals of a held lock; a third of the TTL by default.
+    #[must_use]
+    pub fn with_renew_every(mut self, period: Duration) -> Self {
+        self.renew_every = Some(period);
+        self
+    }
+
+    /// How long one request to the servers may take; a sixth of the TTL by default.
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = Some(timeout);
+        self
+    }
+
+    /// What must be left of a lease for an acquire to succeed; half of the TTL by default.
+    ///
+    /// An acquire whose reply came so late that less is left is given back and reported as `Unavailable`.
+    #[must_use]
+    pub fn with_min_validity(mut self, least: Duration) -> Self {
+        self.min_validity = Some(least);
+        self
+    }
+
+    /// How far the rates of two clocks may be apart, as a fraction; 0 to 0.1, 0.01 by default.
+    ///
+    /// Real clocks stay below 0.0005. The holder believes in a lease for `1 − 2 · drift` of its TTL.
+    #[must_use]
+    pub fn with_drift(mut self, fraction: f64) -> Self {
+        self.drift = fraction;
+        self
+    }
+
+    /// What is taken off each deadline beside the drift, for the servers' own rounding; 2 ms by default.
+    #[must_use]
+    pub fn with_margin(mut self, margin: Duration) -> Self {
+        self.margin = margin;
+        self
+    }
+
+    /// Checks the values together.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`], with the values and the rule that they break.
+    pub fn check(&self) -> Result<Terms> {
+        let refuse = |reason: String| Err(Error::new(ErrorKind::InvalidInput, reason).without_effect());
+        let asked = self.ttl;
+        if !(Self::MIN_TTL..=Self::MAX_TTL).contains(&asked) {
+            return refuse(format!("the TTL is {asked:?}; it must be from 50 ms to 24 h"));
+        }
+        if !(0.0..=0.1).contains(&self.drift) {
+            return refuse(format!("the clock drift is {}; it must be from 0 to 0.1", self.drift));
+        }
+        let ttl = Duration::from_millis(u64::try_from(asked.as_millis()).expect("at most 24 h"));
+        let terms = Terms {
+            ttl,
+            renew_every: self.renew_every.unwrap_or(ttl / 3),
+            request_timeout: self.request_timeout.unwrap_or(ttl / 6),
+            min_validity: self.min_validity.unwrap_or(ttl / 2),
+            sure: 1.0 - 2.0 * self.drift,
+            margin: self.margin,
+        };
+        let Terms { renew_every, request_timeout, min_validity, .. } = terms;
+        let sure = terms.believable(ttl);
+        if min_validity > sure {
+            return refuse(format!(
+                "a lease of {ttl:?} is certain for {sure:?} after drift and margin, less than the minimum validity of \
+                 {min_validity:?}; use a longer TTL or smaller margins"
+            ));
+        }
+        if renew_every.is_zero() || request_timeout.is_zero() {
+            return refuse("the renewal period and the request timeout must be above zero".to_owned());
+        }
+        if renew_every.saturating_add(request_timeout.saturating_mul(2)) > sure {
+            return refuse(format!(
+                "a renewal every {renew_every:?} that may take {request_timeout:?} leaves no time for a second try \
+                 within the {sure:?} in which a lease of {ttl:?} is certain; renew earlier or use a longer TTL"
+            ));
+        }
+        Ok(terms)
+    }
+}
+
+/// [`Options`] that were checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    ttl: Duration,
+    renew_every: Duration,
+    request_timeout: Duration,
+    min_validity: Duration,
+    sure: f64,
+    margin: Duration,
+}
+
+impl Terms {
+    /// The TTL to ask the servers for, in whole milliseconds.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// The time between two renewals.
+    #[must_use]
+    pub fn renew_every(&self) -> Duration {
+        self.renew_every
+    }
+
+    /// The bound of one request.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// What must be left of a lease for an acquire to succeed.
+    #[must_use]
+    pub fn min_validity(&self) -> Duration {
+        self.min_validity
+    }
+
+    /// The instant after which a holder must assume that a lease is over: `sent + granted · (1 − 2ρ) − g`.
+    ///
+    /// `sent` lies before the first byte of the request, since the server may have started its own clock right
+    /// then; the drift ρ counts twice because the holder's clock may be slow and the server's fast.
+    #[must_use]
+    pub fn deadline(&self, sent: BootInstant, granted: Duration) -> BootInstant {
+        sent.after(self.believable(granted))
+    }
+
+    fn believable(&self, granted: Duration) -> Duration {
+        granted.mul_f64(self.sure).saturating_sub(self.margin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn the_deadline_counts_from_the_sending_less_drift_and_margin() {
+        let terms = Options::default().check().unwrap();
+        let sent = BootInstant::now();
+        assert_eq!(terms.deadline(sent, 10_000 * MS).since(sent), 9_798 * MS);
+        assert_eq!(
+            terms.deadline(sent, MS).since(sent),
+            Duration::ZERO,
+            "less than the margin: over at once"
+        );
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_the_reason() {
+        let ok = Options::default;
+        for (options, reason) in [
+            (ok().with_ttl(Duration::ZERO), "from 50 ms to 24 h"),
+            (ok().with_ttl(Duration::from_nanos(999_999)), "from 50 ms to 24 h"),
+            (ok().with_ttl(Duration::MAX), "from 50 ms to 24 h"),
+            (ok().with_drift(f64::NAN), "from 0 to 0.1"),
+            (ok().with_drift(-0.1), "from 0 to 0.1"),
+            (ok().with_margin(Duration::MAX), "smaller margins"),
+            (ok().with_min_validity(Duration::MAX), "smaller margins"),
+            (ok().with_renew_every(Duration::ZERO), "above zero"),
+            (ok().with_request_timeout(Duration::ZERO), "above zero"),
+            (ok().with_renew_every(8_000 * MS), "renew earlier"),
+            (ok().with_request_timeout(Duration::MAX), "renew earlier"),
+        ] {
+            let error = options.check().expect_err(reason);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+        let shortest = ok().with_ttl(Options::MIN_TTL).check().unwrap();
+        assert_eq!(shortest.ttl(), Options::MIN_TTL);
+        ok().with_ttl(Options::MAX_TTL).check().unwrap();
+    }
+}

@@ -1,0 +1,145 @@
+//! What a backend of leases must supply: one request each to acquire, renew, release and inspect.
+
+use std::{fmt, future::Future, time::Duration};
+
+use rand::{TryRng, rngs::SysRng};
+
+use crate::{Attempts, Capabilities, FencingToken, Key, LockGuard, Result};
+
+/// The servers behind a lock, seen as a keeper of leases. [`Leased`](crate::Leased) makes a backend of it.
+///
+/// Each method is one exchange with the servers. The caller bounds it with the request timeout and may drop it at
+/// any await; a method never retries past an outcome that it does not know.
+pub trait LeaseStore: Send + Sync + 'static {
+    /// See [`Backend::capabilities`](crate::Backend::capabilities).
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes `claim` the holder of its key if nobody is.
+    ///
+    /// If the same claim arrives twice, the second time must not be refused.
+    fn acquire(&self, claim: &Claim) -> impl Future<Output = Result<Verdict>> + Send;
+
+    /// Sets the lease of `claim` back to its full TTL, if `claim` still holds its key. Never creates anything.
+    fn renew(&self, claim: &Claim) -> impl Future<Output = Result<Renewal>> + Send;
+
+    /// Frees the key if `claim` holds it, and touches nothing otherwise.
+    fn release(&self, claim: &Claim) -> impl Future<Output = Result<Released>> + Send;
+
+    /// Releases whatever an acquire of `claim` left or may still leave on any server, after every request of it
+    /// that is still under way. The claim is never used for an acquire again.
+    fn undo(&self, claim: &Claim) -> impl Future<Output = Result<()>> + Send;
+
+    /// Whether `claim` holds its key, by an answer that is not older than the call.
+    fn verify(&self, claim: &Claim) -> impl Future<Output = Result<bool>> + Send;
+}
+
+/// A store whose keys can be waited for.
+pub trait WaitingStore: LeaseStore {
+    /// Acquires the key of `attempts`, waiting while another holds it; each try is one of `attempts`.
+    fn lock(&self, attempts: &Attempts<'_, Self>) -> impl Future<Output = Result<LockGuard>> + Send
+    where
+        Self: Sized;
+}
+
+/// One attempt to hold a key: the key, and an owner id that no other attempt has or will have.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    key: Key,
+    owner: OwnerId,
+    ttl: Duration,
+    waits: bool,
+}
+
+impl Claim {
+    // Only an attempt makes a claim, so that no claim goes without its undo.
+    pub(crate) fn new(key: Key, ttl: Duration, waits: bool) -> Self {
+        Self { key, owner: OwnerId::random(), ttl, waits }
+    }
+
+    /// The key that is claimed.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Whose claim it is.
+    #[must_use]
+    pub fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
+    /// The TTL to ask for, in whole milliseconds.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Whether the claimant, if refused, is going to wait to be told of the release.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+}
+
+/// A random 128-bit number, fresh for each attempt; shown as 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OwnerId(u128);
+
+impl OwnerId {
+    /// The system's own generator is asked each time: a copy of a generator's state, as a forked child has, would
+    /// repeat ids.
+    fn random() -> Self {
+        let mut bytes = [0; 16];
+        SysRng.try_fill_bytes(&mut bytes).expect("the system has a source of randomness");
+        Self(u128::from_ne_bytes(bytes))
+    }
+}
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OwnerId({self})")
+    }
+}
+
+/// How the servers answered an acquire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The claim holds the key.
+    Granted {
+        /// The token of this hold.
+        token: FencingToken,
+        /// The TTL that was granted, which may differ from the one asked for.
+        ttl: Duration,
+    },
+    /// Another holds the key.
+    Busy {
+        /// When the holder's lease will end unless it is renewed.
+        free_in: Duration,
+        /// Whether the attempt may have left anything on a server.
+        undo: bool,
+    },
+}
+
+/// How the servers answered a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease now lasts this long from the arrival of the request.
+    Extended(Duration),
+    /// The claim does not hold the key.
+    NotOwner,
+}
+
+/// How the servers answered a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// The claim held the key until this request.
+    Freed,
+    /// It did not. Nothing was changed.
+    NotOwner,
+}

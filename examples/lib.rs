@@ -1,0 +1,1 @@
+//! The numbered tutorial: one short program per lock.
