@@ -1,0 +1,139 @@
+//! What can be chosen about a Redis server before it starts.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use super::{
+    Redis,
+    config::{Settings, Tls},
+    startup,
+};
+use crate::{
+    ports,
+    process::{self, Detached, Watched, detached},
+};
+
+/// What a Redis server keeps over a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Persistence {
+    /// Nothing.
+    #[default]
+    None,
+    /// What the append-only file has, which is synced every second.
+    Aof,
+    /// All that was acknowledged: the append-only file is synced before each answer.
+    AofAlways,
+}
+
+/// Chooses how a Redis server runs; see [`Redis::builder`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "nothing runs before `start`"]
+pub struct RedisBuilder {
+    port: Option<u16>,
+    settings: Settings,
+}
+
+impl RedisBuilder {
+    /// Listens on `port` instead of any free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Requires `password` of the default user.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.settings.password = Some(password.into());
+        self
+    }
+
+    /// Keeps data over restarts; without this call nothing is kept.
+    pub fn persistence(mut self, persistence: Persistence) -> Self {
+        self.settings.persistence = persistence;
+        self
+    }
+
+    /// Speaks TLS on its port, with a certificate and its key, for clients that trust `ca`; all are PEM files.
+    ///
+    /// Clients need no certificate. [`Redis::command`] uses a second port without TLS.
+    pub fn tls(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>, ca: impl Into<PathBuf>) -> Self {
+        self.settings.tls = Some(Tls { cert: cert.into(), key: key.into(), ca: ca.into() });
+        self
+    }
+
+    /// Adds a line to the configuration file; `value` is written as it would stand there.
+    pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.extra.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs a Redis Cluster of one node, which serves all slots. It takes Redis 2 s to declare itself ready.
+    pub fn cluster_mode(mut self) -> Self {
+        self.settings.cluster = true;
+        self
+    }
+
+    /// Replicates the server on `port`, which must have the same password if this one has one.
+    pub fn replica_of(mut self, port: u16) -> Self {
+        self.settings.replica_of = Some(port);
+        self
+    }
+
+    /// Starts the server and waits until it answers, and until it has the data of its master if it is a replica.
+    ///
+    /// # Errors
+    ///
+    /// There is no `redis-server`, it is older than Redis 5, or it does not start; the error shows its log.
+    pub fn start(self) -> Result<Redis> {
+        let (executable, version) = startup::executable()?;
+        self.on_a_port(|settings| {
+            let directory = tempfile::Builder::new().prefix("test-redis-").tempdir()?;
+            let config = settings.write(directory.path())?;
+            let server = Watched::new(directory, &executable.command_line(&[config]))?;
+            let redis = Redis { server, settings, version };
+            redis.boot()?;
+            startup::wait_until_replicated(&redis)?;
+            Ok(redis)
+        })
+    }
+
+    /// Starts a server that outlives this process, with its data in `directory`, and waits until it answers.
+    ///
+    /// [`stop_detached`](process::stop_detached) stops it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub fn detached(self, directory: &Path) -> Result<Detached> {
+        let (executable, _) = startup::executable()?;
+        fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        let directory = directory.canonicalize()?;
+        self.on_a_port(|settings| {
+            let config = settings.write(&directory)?;
+            let pid = detached::spawn(&directory, &executable.command_line(&[config]))?;
+            let ready = startup::wait_until_ready(&settings, pid, &directory)
+                .and_then(|()| detached::remember(&directory, pid));
+            if ready.is_err() && process::is_running(pid) {
+                process::signal(pid, Signal::KILL)?;
+            }
+            ready.map(|()| Detached { pid, port: settings.port })
+        })
+    }
+
+    /// Calls `start` with a port: the chosen one, or free ones until one is not taken by somebody else.
+    fn on_a_port<T>(self, start: impl Fn(Settings) -> Result<T>) -> Result<T> {
+        let Self { port, settings } = self;
+        let on = |port| {
+            let plain_port = if settings.tls.is_some() { ports::free()? } else { port };
+            start(Settings { port, plain_port, ..settings.clone() })
+        };
+        match port {
+            Some(port) => on(port),
+            None => ports::retry_if_taken(|| on(ports::free()?)),
+        }
+    }
+}
