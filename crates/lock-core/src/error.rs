@@ -1,6 +1,6 @@
 //! The one error type.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{convert::Infallible, error::Error as StdError, fmt, time::Duration};
 
 use crate::Key;
 
@@ -136,6 +136,13 @@ impl fmt::Debug for Error {
         let mut shown = f.debug_struct("Error");
         shown.field("kind", kind).field("message", &format_args!("{self}"));
         shown.field("transient", transient).field("no_effect", no_effect).field("source", source).finish()
+    }
+}
+
+/// For generic conversions of which one can never fail.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

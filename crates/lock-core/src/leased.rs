@@ -34,6 +34,19 @@ impl<S: LeaseStore> Leased<S> {
     pub fn store(&self) -> &S {
         self.keeper.store()
     }
+
+    /// Bounds a request with the request timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`]: no answer in time. Else what `request` returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of `request`.
+    pub async fn bounded<T: Send>(&self, request: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.keeper.bounded(request).await
+    }
 }
 
 impl<S: LeaseStore> Drop for Leased<S> {
@@ -96,6 +109,12 @@ impl<S: LeaseStore> Attempts<'_, S> {
     /// Cancel safe: what a dropped attempt left is undone in the background.
     pub async fn once(&self) -> Result<Outcome> {
         attempt(self.keeper, &self.key, true).await
+    }
+
+    /// How long a lease lasts.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.keeper.terms().ttl()
     }
 
     /// Bounds a request that is not an attempt with the request timeout.
@@ -163,11 +182,10 @@ async fn attempt<S: LeaseStore>(keeper: &Arc<Keeper<S>>, key: &Key, waits: bool)
     keeper.check_open().map_err(|error| error.with_key(key))?;
     let terms = keeper.terms();
     let pending = Pending::new(keeper, Claim::new(key.clone(), terms.ttl(), waits));
-    let sent = BootInstant::now();
     let verdict = keeper.bounded(keeper.store().acquire(pending.claim())).await;
     match verdict.map_err(|error| error.with_key(key)) {
         Ok(Verdict::Granted { token, ttl }) => {
-            let deadline = terms.deadline(sent, ttl);
+            let deadline = terms.deadline(pending.claim().started(), ttl);
             let left = deadline.since(BootInstant::now());
             if left < terms.min_validity() {
                 let message =

@@ -43,6 +43,7 @@ mod any;
 mod keeper;
 mod leased;
 mod store;
+mod waiting;
 
 pub use any::AnyLocker;
 pub use backend::{Backend, Capabilities, Scope, TokenOrder, Waiting, WaitingBackend};
@@ -57,3 +58,4 @@ pub use retrying::{Backoff, Retrying};
 pub use store::{Claim, LeaseStore, OwnerId, Released, Renewal, Verdict, WaitingStore};
 pub use token::FencingToken;
 pub use validity::{LossReason, Validity};
+pub use waiting::Bell;

@@ -29,7 +29,9 @@ impl<B: Backend> Locker<B> {
         self.backend.capabilities()
     }
 
-    pub(crate) fn backend(&self) -> &B {
+    /// The backend, for what it can do beyond locking.
+    #[must_use]
+    pub fn backend(&self) -> &B {
         &self.backend
     }
 

@@ -4,7 +4,7 @@ use std::{fmt, future::Future, time::Duration};
 
 use rand::{TryRng, rngs::SysRng};
 
-use crate::{Attempts, Capabilities, FencingToken, Key, LockGuard, Result};
+use crate::{Attempts, BootInstant, Capabilities, FencingToken, Key, LockGuard, Result};
 
 /// The servers behind a lock, seen as a keeper of leases. [`Leased`](crate::Leased) makes a backend of it.
 ///
@@ -48,12 +48,13 @@ pub struct Claim {
     owner: OwnerId,
     ttl: Duration,
     waits: bool,
+    started: BootInstant,
 }
 
 impl Claim {
     // Only an attempt makes a claim, so that no claim goes without its undo.
     pub(crate) fn new(key: Key, ttl: Duration, waits: bool) -> Self {
-        Self { key, owner: OwnerId::random(), ttl, waits }
+        Self { key, owner: OwnerId::random(), ttl, waits, started: BootInstant::now() }
     }
 
     /// The key that is claimed.
@@ -72,6 +73,12 @@ impl Claim {
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
+    }
+
+    /// An instant before the first byte of the attempt was sent. The lease counts from here.
+    #[must_use]
+    pub fn started(&self) -> BootInstant {
+        self.started
     }
 
     /// Whether the claimant, if refused, is going to wait to be told of the release.

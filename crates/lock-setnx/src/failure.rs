@@ -1,0 +1,143 @@
+//! What an error of the client library means for a lock, in one place.
+
+use std::{error::Error as _, io};
+
+use lock_core::{Error, ErrorKind};
+use redis::{ErrorKind as Redis, RedisError, ServerErrorKind as Server};
+
+/// An error in an address.
+pub(crate) fn of_address(error: &RedisError) -> Error {
+    // The library's own text is left out: an address may contain a password.
+    let message = match error.kind() {
+        Redis::InvalidClientConfig if error.to_string().contains("feature") => {
+            "this address needs TLS; build lock-setnx with its feature `tls`"
+        }
+        _ => {
+            "not an address of Redis; write redis://[user:password@]host[:port][/database], or rediss:// for TLS"
+        }
+    };
+    Error::new(ErrorKind::InvalidInput, message).without_effect()
+}
+
+/// An error while connecting: no lock can be affected.
+pub(crate) fn of_connecting(error: RedisError, server: &str) -> Error {
+    let error = match error.kind() {
+        // The handshake is the first thing that a server of another kind fails to understand.
+        Redis::Parse | Redis::UnexpectedReturnType => {
+            let message = "what listens there does not speak the Redis protocol; check the port";
+            Error::new(ErrorKind::Unexpected, message).with_source(error)
+        }
+        Redis::Io if is_about_tls(&error) => {
+            let message = "the TLS handshake failed; does this port speak TLS, and is the certificate's issuer trusted?";
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        }
+        Redis::InvalidClientConfig => of_address(&error).with_source(error),
+        _ => classified(error),
+    };
+    error.with_server(server).without_effect()
+}
+
+/// An error of a request.
+pub(crate) fn of_request(error: RedisError, server: &str) -> Error {
+    classified(error).with_server(server)
+}
+
+fn classified(error: RedisError) -> Error {
+    use ErrorKind::{Auth, Unavailable, Unexpected, UnsafeConfig};
+    let (kind, did_nothing, message) = match (error.kind(), error.code()) {
+        (Redis::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
+            (Auth, true, "the user or the password is wrong, or one is needed")
+        }
+        (Redis::Server(Server::NoPerm), _) => (
+            Auth,
+            true,
+            "the user may not run a command that locks need; allow INFO, SCRIPT, EVAL, EVALSHA, GET, SET, DEL, APPEND, \
+             PTTL, PEXPIRE, TIME, PUBLISH and SUBSCRIBE on the prefix",
+        ),
+        (Redis::Server(Server::ReadOnly), _) => {
+            (Unavailable, true, "the server is a replica and takes no locks; connect to the primary")
+        }
+        (Redis::Server(Server::BusyLoading), _) => {
+            (Unavailable, true, "the server is still loading its data")
+        }
+        (Redis::Server(Server::ClusterDown | Server::TryAgain | Server::MasterDown), _) => {
+            (Unavailable, true, "the cluster is not ready")
+        }
+        (Redis::Server(Server::CrossSlot), _) => {
+            (Unexpected, true, "the cluster says that a lock and its counter are on different nodes")
+        }
+        (_, Some("OOM")) => (Unavailable, true, "the server's memory is full; it takes no new locks"),
+        (_, Some("BUSY")) => (Unavailable, true, "the server is busy with somebody's script"),
+        (_, Some("MISCONF" | "NOREPLICAS")) => {
+            (Unavailable, true, "the server takes no writes at the moment, as it was told to in such a state")
+        }
+        (_, Some("WRONGTYPE")) => (
+            UnsafeConfig,
+            true,
+            "another program keeps something else under the lock's name; choose another prefix",
+        ),
+        (Redis::Io, _) if error.is_connection_refusal() => {
+            (Unavailable, true, "nothing listens there; is the server up, and is the port right?")
+        }
+        (Redis::Io, _) if is_about_names(&error) => (Unavailable, true, "the host's name cannot be resolved"),
+        (Redis::Io, _) => {
+            (Unavailable, false, "the connection broke; if it does so each time, does the server want TLS?")
+        }
+        (
+            Redis::MasterNameNotFoundBySentinel | Redis::EmptySentinelList | Redis::ClusterConnectionNotFound,
+            _,
+        ) => (Unavailable, true, "no server to send the request to was found"),
+        _ => (Unexpected, false, "the server answered with an error that is not expected here"),
+    };
+    let classified = Error::new(kind, message).with_source(error);
+    if did_nothing { classified.without_effect() } else { classified }
+}
+
+fn is_about_tls(error: &RedisError) -> bool {
+    // rustls hands its errors over inside of I/O errors of this kind.
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
+}
+
+fn is_about_names(error: &RedisError) -> bool {
+    error.to_string().contains("lookup address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(kind: io::ErrorKind) -> RedisError {
+        io::Error::from(kind).into()
+    }
+
+    #[test]
+    fn each_error_has_its_meaning() {
+        for (error, kind, no_effect) in [
+            (io(io::ErrorKind::BrokenPipe), ErrorKind::Unavailable, false),
+            (io(io::ErrorKind::TimedOut), ErrorKind::Unavailable, false),
+            (io(io::ErrorKind::ConnectionRefused), ErrorKind::Unavailable, true),
+            ((Redis::AuthenticationFailed, "…").into(), ErrorKind::Auth, true),
+            ((Redis::Server(Server::NoPerm), "…").into(), ErrorKind::Auth, true),
+            ((Redis::Server(Server::ReadOnly), "…").into(), ErrorKind::Unavailable, true),
+            ((Redis::Server(Server::BusyLoading), "…").into(), ErrorKind::Unavailable, true),
+            ((Redis::Server(Server::ClusterDown), "…").into(), ErrorKind::Unavailable, true),
+            ((Redis::Server(Server::CrossSlot), "…").into(), ErrorKind::Unexpected, true),
+            ((Redis::Server(Server::ResponseError), "…").into(), ErrorKind::Unexpected, false),
+            ((Redis::Parse, "…").into(), ErrorKind::Unexpected, false),
+        ] {
+            let shown = format!("{error}");
+            let meaning = of_request(error, "here");
+            assert_eq!((meaning.kind(), meaning.has_no_effect()), (kind, no_effect), "{shown}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_not_repeated() {
+        let error = of_address(&redis::Client::open("http://user:secret@host").unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(!format!("{error} {error:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,123 @@
+#![doc = include_str!("../README.md")]
+
+mod connection;
+mod failure;
+mod names;
+mod node;
+mod notices;
+mod options;
+mod store;
+mod target;
+mod turns;
+
+use std::{fmt, ops::Deref, time::Duration};
+
+pub use lock_core::{
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
+    Options as LeaseOptions, Result,
+};
+pub use redis;
+
+pub use crate::{options::Options, store::Setnx, target::Target};
+
+use lock_core::Leased;
+
+/// Locks on one Redis. Cheap to clone; clones share everything, connections too.
+///
+/// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
+#[derive(Clone)]
+pub struct SetnxLocker(Locker<Leased<Setnx>>);
+
+impl SetnxLocker {
+    /// Connects to `target`: an address such as `redis://127.0.0.1:6379`, a [`redis::Client`], or a [`Target`].
+    ///
+    /// The server is checked at once, and again at each reconnection: it must be a primary that never evicts keys.
+    /// Locks are renewed, and abandoned ones released, by a task in the runtime in which this is called.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`]: the address or the options cannot work. Nothing was sent.
+    /// - [`ErrorKind::Unavailable`]: no server answered within the request timeout.
+    /// - [`ErrorKind::Auth`]: wrong user or password.
+    /// - [`ErrorKind::UnsafeConfig`]: the server may evict locks.
+    /// - [`ErrorKind::Unexpected`]: what answers is not Redis.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use lock_setnx::{Options, SetnxLocker};
+    ///
+    /// # async fn example() -> lock_setnx::Result<()> {
+    /// let locks = SetnxLocker::connect("redis://127.0.0.1:6379", Options::default()).await?;
+    /// if let Some(guard) = locks.try_lock("orders/42").await? {
+    ///     println!("ours, with token {}", guard.fencing_token());
+    ///     guard.release().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn connect<T>(target: T, options: Options) -> Result<Self>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let store = Setnx::connect(target.try_into()?, &options).await?;
+        Ok(Self(Locker::new(Leased::new(store, &options.lease)?)))
+    }
+
+    /// Who holds `key`, if anybody does: a look at the server, out of date as soon as it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Locker::try_lock`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn inspect(&self, key: &str) -> Result<Option<Holder>> {
+        let key = Key::new(key)?;
+        let leased = self.0.backend();
+        leased.bounded(leased.store().inspect(&key)).await.map_err(|error| error.with_key(&key))
+    }
+}
+
+/// Who holds a key, as the server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The random id of the attempt that acquired it.
+    pub owner: String,
+    /// The token of the hold.
+    pub fencing_token: FencingToken,
+    /// When the lease ends unless it is renewed.
+    pub free_in: Duration,
+}
+
+impl Deref for SetnxLocker {
+    type Target = Locker<Leased<Setnx>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl From<SetnxLocker> for AnyLocker {
+    fn from(locker: SetnxLocker) -> Self {
+        Self::new(locker.0)
+    }
+}
+
+impl fmt::Debug for SetnxLocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SetnxLocker").field(&self.0).finish()
+    }
+}
+
+impl fmt::Debug for Setnx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setnx").finish_non_exhaustive()
+    }
+}

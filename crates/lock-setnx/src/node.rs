@@ -1,0 +1,263 @@
+//! A Redis that is always reconnected to, and never sent an undo out of order.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use lock_core::{BootInstant, Error, ErrorKind, Result};
+use parking_lot::Mutex;
+use redis::{FromRedisValue, RedisError, RedisResult};
+
+use crate::{
+    connection::{Connection, Source},
+    failure,
+    target::Target,
+};
+
+/// One Redis, or one cluster, behind one connection at a time.
+pub(crate) struct Node {
+    target: Arc<Target>,
+    server: String,
+    accept_eviction: bool,
+    request_timeout: Duration,
+    /// How long a connection that was given up may still carry an acquire.
+    ttl: Duration,
+    connections: Mutex<Connections>,
+    dialing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Connections {
+    live: Option<Live>,
+    /// Connections that went silent. What was sent over them may still be executed, so what undoes it has to follow
+    /// over the same connection.
+    retired: Vec<Retired>,
+    dialed: u64,
+}
+
+#[derive(Clone)]
+struct Live {
+    number: u64,
+    connection: Connection,
+}
+
+struct Retired {
+    at: BootInstant,
+    connection: Connection,
+}
+
+impl Node {
+    pub(crate) fn new(
+        target: Arc<Target>,
+        accept_eviction: bool,
+        request_timeout: Duration,
+        ttl: Duration,
+    ) -> Self {
+        let server = target.server();
+        let (connections, dialing) = Default::default();
+        Self { target, server, accept_eviction, request_timeout, ttl, connections, dialing }
+    }
+
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The live connection, or a new one. Only one is dialed at a time.
+    async fn live(&self) -> Result<Live> {
+        if let Some(live) = self.connections.lock().live.clone() {
+            return Ok(live);
+        }
+        let _turn = self.dialing.lock().await;
+        if let Some(live) = self.connections.lock().live.clone() {
+            return Ok(live);
+        }
+        let connection = self.dial().await?;
+        let mut connections = self.connections.lock();
+        connections.dialed += 1;
+        let live = Live { number: connections.dialed, connection };
+        connections.live = Some(live.clone());
+        Ok(live)
+    }
+
+    /// Connects, and checks that the server is one that keeps locks.
+    pub(crate) async fn connect(&self) -> Result<()> {
+        self.live().await.map(|_| ())
+    }
+
+    async fn dial(&self) -> Result<Connection> {
+        let failed = |error| failure::of_connecting(error, &self.server);
+        let connection = self.target.connect().await.map_err(failed)?;
+        let told = match connection.info().await {
+            Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm) => None,
+            told => Some(told.map_err(failed)?),
+        };
+        check(told.as_deref(), self.accept_eviction)
+            .map_err(|error| error.with_server(&self.server).without_effect())?;
+        connection.load_scripts().await.map_err(failed)?;
+        Ok(connection)
+    }
+
+    /// Runs a script. If the connection turns out to be broken, runs it once more over a new one and says so: the
+    /// first may have been executed as well.
+    pub(crate) async fn run<T: FromRedisValue>(
+        &self,
+        script: &Source,
+        keys: &[&str],
+        arguments: &[&str],
+    ) -> Result<Answer<T>> {
+        let first = self.live().await?;
+        let error = match self.watched(&first, first.connection.run(script, keys, arguments)).await {
+            Ok(value) => return Ok(Answer { value, repeated: false }),
+            Err(error) if error.is_io_error() && !error.is_timeout() => error,
+            Err(error) => return Err(failure::of_request(error, &self.server)),
+        };
+        tracing::debug!(%error, server = self.server, "the connection broke; the request is repeated over a new one");
+        // The first request may have been executed, so a failure from here on must not claim to be without effect.
+        let broken = |cause: Error| {
+            Error::new(ErrorKind::Unavailable, "the connection broke and cannot be opened again")
+                .with_server(&self.server)
+                .with_source(cause)
+        };
+        let second = self.live().await.map_err(broken)?;
+        let value = self.watched(&second, second.connection.run(script, keys, arguments)).await;
+        Ok(Answer {
+            value: value.map_err(|error| broken(failure::of_request(error, &self.server)))?,
+            repeated: true,
+        })
+    }
+
+    /// Runs a script over the live connection and all that went silent since `since`, and succeeds once each has
+    /// answered or broken.
+    pub(crate) async fn run_everywhere(
+        &self,
+        since: BootInstant,
+        script: &Source,
+        keys: &[&str],
+        arguments: &[&str],
+    ) -> Result<()> {
+        let now = BootInstant::now();
+        let silent: Vec<Connection> = {
+            let mut connections = self.connections.lock();
+            connections.retired.retain(|retired| now.since(retired.at) < self.ttl);
+            let may_carry_it = connections.retired.iter().filter(|retired| retired.at >= since);
+            may_carry_it.map(|retired| retired.connection.clone()).collect()
+        };
+        let over_silent = futures_util::future::join_all(
+            silent.iter().map(|connection| connection.run::<redis::Value>(script, keys, arguments)),
+        );
+        let (over_live, _) = tokio::join!(self.run::<redis::Value>(script, keys, arguments), over_silent);
+        over_live.map(|_| ())
+    }
+
+    /// Awaits a request and learns from it about the connection: a broken one is dropped, and one that left a request
+    /// without an answer until the caller gave up is retired.
+    async fn watched<T>(&self, live: &Live, request: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+        let mut flight = Flight { node: self, live, sent: BootInstant::now(), answered: false };
+        let result = request.await;
+        flight.answered = true;
+        if let Err(error) = &result {
+            if error.is_timeout() {
+                self.retire(live);
+            } else if must_reconnect(error) {
+                self.drop_connection(live);
+            }
+        }
+        result
+    }
+
+    fn drop_connection(&self, old: &Live) {
+        let mut connections = self.connections.lock();
+        if connections.live.as_ref().is_some_and(|live| live.number == old.number) {
+            connections.live = None;
+        }
+    }
+
+    fn retire(&self, old: &Live) {
+        let mut connections = self.connections.lock();
+        if connections.live.as_ref().is_some_and(|live| live.number == old.number) {
+            connections.live = None;
+            connections.retired.push(Retired { at: BootInstant::now(), connection: old.connection.clone() });
+        }
+    }
+}
+
+/// What a script returned, and whether it was sent twice.
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    pub(crate) repeated: bool,
+}
+
+/// A request under way. If its caller gives up on it late, the connection is suspected of being dead: a half-open one
+/// never breaks by itself.
+struct Flight<'a> {
+    node: &'a Node,
+    live: &'a Live,
+    sent: BootInstant,
+    answered: bool,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        // Half of the time is enough to suspect it, since part of the caller's time may have gone into dialing.
+        if !self.answered && BootInstant::now().since(self.sent) >= self.node.request_timeout / 2 {
+            self.node.retire(self.live);
+        }
+    }
+}
+
+/// A server that has become a replica is left too, so that its primary is asked for again.
+fn must_reconnect(error: &RedisError) -> bool {
+    error.is_unrecoverable_error()
+        || error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::ReadOnly)
+}
+
+/// Whether a server that says this of itself keeps locks.
+fn check(told: Option<&str>, accept_eviction: bool) -> Result<()> {
+    let replica = fields(told, "role").any(|role| role == "slave")
+        && !fields(told, "role").any(|role| role == "master");
+    if replica {
+        return Err(Error::new(ErrorKind::Unavailable, "the server is a replica; connect to the primary"));
+    }
+    if accept_eviction {
+        return Ok(());
+    }
+    let mut policies = fields(told, "maxmemory_policy").peekable();
+    let reason = if policies.peek().is_none() {
+        "the server does not tell its maxmemory-policy; allow INFO to the user".to_owned()
+    } else if let Some(policy) = policies.find(|policy| *policy != "noeviction") {
+        format!(
+            "the server's maxmemory-policy is {policy}, which may delete locks that are held; set it to noeviction"
+        )
+    } else {
+        return Ok(());
+    };
+    let message = format!("{reason}, or accept the danger with Options::accepting_eviction");
+    Err(Error::new(ErrorKind::UnsafeConfig, message))
+}
+
+/// All values of `name` in what servers tell of themselves.
+fn fields<'a>(told: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = told.unwrap_or_default().lines().filter_map(|line| line.split_once(':'));
+    lines.filter(move |(field, _)| *field == name).map(|(_, value)| value.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_primary_that_never_evicts_is_trusted() {
+        let info =
+            |role: &str, policy: &str| format!("# Server\r\nrole:{role}\r\nmaxmemory_policy:{policy}\r\n");
+        assert!(check(Some(&info("master", "noeviction")), false).is_ok());
+        for (told, kind) in [
+            (Some(info("master", "allkeys-lru")), ErrorKind::UnsafeConfig),
+            (Some(info("master", "noeviction") + &info("master", "volatile-ttl")), ErrorKind::UnsafeConfig),
+            (Some("nothing".to_owned()), ErrorKind::UnsafeConfig),
+            (None, ErrorKind::UnsafeConfig),
+            (Some(info("slave", "noeviction")), ErrorKind::Unavailable),
+        ] {
+            assert_eq!(check(told.as_deref(), false).unwrap_err().kind(), kind, "{told:?}");
+        }
+        assert!(check(None, true).is_ok());
+        assert!(check(Some(&info("master", "allkeys-lru")), true).is_ok());
+    }
+}

@@ -1,0 +1,127 @@
+//! The requests of the lock, one script each.
+
+use std::{sync::Arc, time::Duration};
+
+use lock_core::{
+    Attempts, Capabilities, Claim, Error, ErrorKind, FencingToken, Key, LeaseStore, LockGuard, Released,
+    Renewal, Result, Scope, TokenOrder, Verdict, Waiting, WaitingStore,
+};
+
+use crate::{
+    Holder, Options,
+    connection::{ACQUIRE, INSPECT, RELEASE, RENEW},
+    names::Prefix,
+    node::{Answer, Node},
+    notices::Notices,
+    target::Target,
+    turns::Turns,
+};
+
+/// Locks as keys of one Redis. Users see the [`SetnxLocker`](crate::SetnxLocker) around it.
+pub struct Setnx {
+    node: Node,
+    prefix: Prefix,
+    turns: Turns,
+    notices: Notices,
+}
+
+impl Setnx {
+    pub(crate) async fn connect(target: Target, options: &Options) -> Result<Self> {
+        let terms = options.lease.check()?;
+        let prefix = Prefix::new(&options.prefix)?;
+        let target = Arc::new(target);
+        let limit = terms.request_timeout();
+        let node = Node::new(Arc::clone(&target), options.accept_eviction, limit, terms.ttl());
+        let connecting = tokio::time::timeout(limit, node.connect()).await;
+        connecting.unwrap_or_else(|_| {
+            let message =
+                format!("no connection within {limit:?}; is the server reachable, and does it speak Redis?");
+            Err(Error::new(ErrorKind::Unavailable, message).with_server(node.server()).without_effect())
+        })?;
+        Ok(Self { node, prefix, turns: Turns::default(), notices: Notices::new(target, limit) })
+    }
+
+    pub(crate) async fn inspect(&self, key: &Key) -> Result<Option<Holder>> {
+        let names = self.prefix.names(key);
+        let Answer { value, .. } = self.node.run::<Vec<redis::Value>>(&INSPECT, &[&names.lock], &[]).await?;
+        let [owner, token, free_in] = value.as_slice() else { return Ok(None) };
+        let read = || -> redis::RedisResult<Holder> {
+            Ok(Holder {
+                owner: redis::from_redis_value_ref(owner)?,
+                fencing_token: FencingToken::new(redis::from_redis_value_ref(token)?),
+                free_in: milliseconds(redis::from_redis_value_ref(free_in)?),
+            })
+        };
+        read().map(Some).map_err(|error| self.not_ours(error))
+    }
+
+    fn not_ours(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        let message =
+            "the server's answer is not one of this lock's scripts; does another program use the prefix?";
+        Error::new(ErrorKind::Unexpected, message).with_server(self.node.server()).with_source(error)
+    }
+}
+
+impl LeaseStore for Setnx {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Scope::Servers, Waiting::Notified, TokenOrder::ServerData)
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
+        let names = self.prefix.names(claim.key());
+        let (owner, ttl) = (claim.owner().to_string(), claim.ttl().as_millis().to_string());
+        let arguments = [owner.as_str(), &ttl, if claim.waits() { "1" } else { "0" }];
+        // Sent twice, the script recognises the claim.
+        let answer = self.node.run(&ACQUIRE, &[&names.lock, &names.fence], &arguments).await?;
+        let (granted, number): (bool, i64) = answer.value;
+        if !granted {
+            return Ok(Verdict::Busy { free_in: milliseconds(number), undo: false });
+        }
+        let token = u64::try_from(number).map_err(|error| self.not_ours(error))?;
+        Ok(Verdict::Granted { token: FencingToken::new(token), ttl: claim.ttl() })
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal> {
+        let names = self.prefix.names(claim.key());
+        let (owner, ttl) = (claim.owner().to_string(), claim.ttl().as_millis().to_string());
+        let renewed = self.node.run(&RENEW, &[&names.lock], &[&owner, &ttl]).await?.value;
+        Ok(if renewed { Renewal::Extended(claim.ttl()) } else { Renewal::NotOwner })
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<Released> {
+        let names = self.prefix.names(claim.key());
+        match self.node.run(&RELEASE, &[&names.lock], &[&claim.owner().to_string()]).await? {
+            Answer { value: true, .. } => Ok(Released::Freed),
+            Answer { value: false, repeated: false } => Ok(Released::NotOwner),
+            Answer { value: false, repeated: true } => {
+                let message = "the connection broke during the release: the key is given back, but whether it was \
+                               held until then is not known";
+                Err(Error::new(ErrorKind::Unavailable, message).with_server(self.node.server()))
+            }
+        }
+    }
+
+    async fn undo(&self, claim: &Claim) -> Result<()> {
+        let names = self.prefix.names(claim.key());
+        let owner = claim.owner().to_string();
+        self.node.run_everywhere(claim.started(), &RELEASE, &[&names.lock], &[&owner]).await
+    }
+
+    async fn verify(&self, claim: &Claim) -> Result<bool> {
+        let holder = self.inspect(claim.key()).await?;
+        Ok(holder.is_some_and(|holder| holder.owner == claim.owner().to_string()))
+    }
+}
+
+impl WaitingStore for Setnx {
+    async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
+        let _turn = self.turns.wait(attempts.key()).await;
+        let mut bell = self.notices.bell(self.prefix.names(attempts.key()).lock);
+        attempts.wait(&mut bell).await
+    }
+}
+
+/// A time to live as Redis tells it; negative if the key has none, which no lock of ours lacks.
+fn milliseconds(told: i64) -> Duration {
+    Duration::from_millis(u64::try_from(told).unwrap_or(0))
+}

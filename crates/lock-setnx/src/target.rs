@@ -1,0 +1,170 @@
+//! Where the locks live: one Redis, the primary that Sentinel names, or a cluster.
+
+use std::fmt;
+
+use lock_core::{Error, Result};
+use redis::{Client, IntoConnectionInfo, aio::PubSub, io::tcp::TcpSettings};
+
+use crate::{connection::Connection, failure};
+
+/// Which Redis to lock on.
+///
+/// Made of an address (`redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS, `unix:///path`), or of
+/// a [`redis::Client`] for everything that client can be given, such as certificates of your own.
+pub struct Target(Kind);
+
+enum Kind {
+    Single(Client),
+    #[cfg(feature = "sentinel")]
+    Sentinel(tokio::sync::Mutex<redis::sentinel::SentinelClient>),
+    #[cfg(feature = "cluster")]
+    Cluster {
+        client: redis::cluster::ClusterClient,
+        seeds: Vec<Client>,
+    },
+}
+
+impl Target {
+    /// The Redis at `url`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](lock_core::ErrorKind::InvalidInput): not an address of Redis, or one that needs the feature
+    /// `tls`.
+    pub fn url(url: &str) -> Result<Self> {
+        Client::open(url).map(Self::from).map_err(|error| failure::of_address(&error))
+    }
+
+    /// The primary that Sentinel names at the moment, asked again at each reconnection.
+    ///
+    /// A failover loses what the old primary had not yet replicated, locks included: both promises then hold only by
+    /// chance. See the crate's page.
+    #[cfg(feature = "sentinel")]
+    #[must_use]
+    pub fn sentinel(client: redis::sentinel::SentinelClient) -> Self {
+        Self(Kind::Sentinel(tokio::sync::Mutex::new(client)))
+    }
+
+    /// A Redis Cluster: each key lives on one primary, found by the hash of its bucket.
+    ///
+    /// `seeds` are some of its nodes: notices of releases are heard through the first that answers.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub fn cluster(client: redis::cluster::ClusterClient, seeds: Vec<Client>) -> Self {
+        Self(Kind::Cluster { client, seeds })
+    }
+
+    /// A Redis Cluster, by the addresses of some of its nodes.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](lock_core::ErrorKind::InvalidInput): one is not an address of Redis.
+    #[cfg(feature = "cluster")]
+    pub fn cluster_urls(urls: &[&str]) -> Result<Self> {
+        let open = || {
+            let seeds = urls.iter().map(|url| Client::open(*url)).collect::<redis::RedisResult<Vec<_>>>()?;
+            Ok((redis::cluster::ClusterClient::new(urls.iter().copied())?, seeds))
+        };
+        let (client, seeds) = open().map_err(|error| failure::of_address(&error))?;
+        Ok(Self::cluster(client, seeds))
+    }
+
+    /// The servers' addresses, without user and password.
+    pub(crate) fn server(&self) -> String {
+        let address = |client: &Client| client.get_connection_info().addr().to_string();
+        match &self.0 {
+            Kind::Single(client) => address(client),
+            #[cfg(feature = "sentinel")]
+            Kind::Sentinel(_) => "the primary that sentinel names".to_owned(),
+            #[cfg(feature = "cluster")]
+            Kind::Cluster { seeds, .. } => {
+                format!("cluster of {}", seeds.iter().map(address).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+
+    /// Opens a connection. Whatever fails here has had no effect on any lock.
+    pub(crate) async fn connect(&self) -> redis::RedisResult<Connection> {
+        // The library would otherwise cut requests off at 500 ms; every caller has a deadline of its own.
+        let config =
+            redis::AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let client = match &self.0 {
+            Kind::Single(client) => client.clone(),
+            #[cfg(feature = "sentinel")]
+            Kind::Sentinel(client) => client.lock().await.async_get_client().await?,
+            #[cfg(feature = "cluster")]
+            Kind::Cluster { client, .. } => {
+                return Ok(Connection::Cluster(client.get_async_connection().await?));
+            }
+        };
+        let client = without_delay(&client)?;
+        Ok(Connection::Node(client.get_multiplexed_async_connection_with_config(&config).await?))
+    }
+
+    /// Opens a connection that can listen to notices.
+    pub(crate) async fn listen(&self) -> redis::RedisResult<PubSub> {
+        match &self.0 {
+            Kind::Single(client) => client.get_async_pubsub().await,
+            #[cfg(feature = "sentinel")]
+            Kind::Sentinel(client) => {
+                let client = client.lock().await.async_get_client().await?;
+                client.get_async_pubsub().await
+            }
+            #[cfg(feature = "cluster")]
+            Kind::Cluster { seeds, .. } => {
+                let mut failure =
+                    (redis::ErrorKind::InvalidClientConfig, "no node of the cluster was named").into();
+                for seed in seeds {
+                    match seed.get_async_pubsub().await {
+                        Ok(pubsub) => return Ok(pubsub),
+                        Err(error) => failure = error,
+                    }
+                }
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// Small requests must not wait for the acknowledgement of the one before.
+fn without_delay(client: &Client) -> redis::RedisResult<Client> {
+    let info = client.get_connection_info().clone();
+    let settings: TcpSettings = info.tcp_settings().clone().set_nodelay(true);
+    Client::open(info.set_tcp_settings(settings).into_connection_info()?)
+}
+
+impl From<Client> for Target {
+    fn from(client: Client) -> Self {
+        Self(Kind::Single(client))
+    }
+}
+
+impl TryFrom<&str> for Target {
+    type Error = Error;
+
+    fn try_from(url: &str) -> Result<Self> {
+        Self::url(url)
+    }
+}
+
+impl TryFrom<&String> for Target {
+    type Error = Error;
+
+    fn try_from(url: &String) -> Result<Self> {
+        Self::url(url)
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = Error;
+
+    fn try_from(url: String) -> Result<Self> {
+        Self::url(&url)
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Target").field(&self.server()).finish()
+    }
+}

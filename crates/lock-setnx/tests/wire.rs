@@ -1,0 +1,115 @@
+//! What goes over the wire: one request to acquire, one to release, a push at the hand-over, no polling.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use lock_setnx::{Options, SetnxLocker};
+use test_cluster::{Proxy, Redis, eventually, resp::Value};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_uncontended_acquire_and_its_release_cost_one_request_each() -> Result<()> {
+    let redis = Redis::start()?;
+    let proxy = Proxy::start(redis.address())?;
+    let locks = SetnxLocker::connect(format!("redis://{}", proxy.address()), Options::default()).await?;
+
+    for _ in 0..3 {
+        let before = proxy.requests();
+        let guard = locks.lock("orders/42").await?;
+        assert_eq!(proxy.requests() - before, 1, "an acquire");
+        guard.release().await?;
+        assert_eq!(proxy.requests() - before, 2, "an acquire and a release");
+    }
+    let before = proxy.requests();
+    let guard = locks.try_lock("orders/42").await?.expect("it is free");
+    assert!(locks.try_lock("orders/42").await?.is_none());
+    guard.release().await?;
+    assert_eq!(proxy.requests() - before, 3, "a granted try, a refused one, a release");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_is_silent_until_it_is_told() -> Result<()> {
+    let redis = Redis::start()?;
+    let proxy = Proxy::start(redis.address())?;
+    // A lease so long that neither a renewal nor the look at its end falls into the test.
+    let options = Options::default().with_ttl(Duration::from_secs(3600));
+    let holder = SetnxLocker::connect(redis.url(), options.clone()).await?;
+    let waiter = SetnxLocker::connect(format!("redis://{}", proxy.address()), options).await?;
+
+    let guard = holder.lock("orders/42").await?;
+    let waiting = tokio::spawn(async move { waiter.lock("orders/42").await });
+    subscribed(&redis, 1).await?;
+    // The second look follows the subscription; after it nothing more may be sent.
+    eventually("the second look", Duration::from_secs(10), || {
+        let looks = calls(&redis, "evalsha")?;
+        anyhow::ensure!(looks >= 3, "{looks} looks, the holder's included");
+        Ok(())
+    })?;
+    let before = proxy.requests();
+    // why: silence can only be shown by letting time pass; too short a time hides a fault but invents none.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(proxy.requests(), before, "a waiter that is not told anything sends nothing");
+
+    guard.release().await?;
+    let guard = tokio::time::timeout(Duration::from_secs(10), waiting).await???;
+    assert_eq!(guard.key().as_str(), "orders/42");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_nobody_waits_for_publishes_nothing() -> Result<()> {
+    let redis = Redis::start()?;
+    let locks = SetnxLocker::connect(redis.url(), Options::default()).await?;
+    let guard = locks.lock("orders/42").await?;
+    assert!(locks.try_lock("orders/42").await?.is_none(), "one that only tries does not wait");
+    guard.release().await?;
+    assert_eq!(calls(&redis, "publish")?, 0);
+
+    let guard = locks.lock("orders/42").await?;
+    assert!(locks.try_lock_for("orders/42", Duration::from_millis(50)).await?.is_none());
+    guard.release().await?;
+    assert_eq!(calls(&redis, "publish")?, 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_waiters_of_one_process_cost_one_wake_up_each_release() -> Result<()> {
+    const WAITERS: u64 = 1000;
+    let redis = Redis::start()?;
+    let options = Options::default().with_ttl(Duration::from_secs(3600));
+    let locks = SetnxLocker::connect(redis.url(), options).await?;
+    let guard = locks.lock("orders/42").await?;
+    let mut waiters = tokio::task::JoinSet::new();
+    for _ in 0..WAITERS {
+        let locks = locks.clone();
+        waiters.spawn(async move { locks.lock("orders/42").await?.release().await });
+    }
+    subscribed(&redis, 1).await?;
+    guard.release().await?;
+    while let Some(done) = waiters.join_next().await {
+        done??;
+    }
+    // Each waiter looks, listens, looks again, and looks once more when it is told; then it releases.
+    let scripts = calls(&redis, "evalsha")?;
+    assert!(scripts <= 2 + 4 * WAITERS, "{scripts} scripts for {WAITERS} hand-overs");
+    Ok(())
+}
+
+async fn subscribed(redis: &Redis, channels: usize) -> Result<()> {
+    let probe = || {
+        let listed = redis.command(&["PUBSUB", "CHANNELS"])?;
+        let Value::Array(found) = listed else { anyhow::bail!("{listed:?}") };
+        let found = found.len();
+        anyhow::ensure!(found >= channels, "{found} channels");
+        Ok(())
+    };
+    eventually("the subscription", Duration::from_secs(10), probe)
+}
+
+/// How often `command` was run, also from within scripts.
+fn calls(redis: &Redis, command: &str) -> Result<u64> {
+    let stats = redis.command(&["INFO", "commandstats"])?;
+    let text = stats.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    Ok(line.and_then(|rest| rest.split(',').next()).map_or(Ok(0), str::parse)?)
+}
