@@ -16,7 +16,7 @@ use crate::{BootInstant, Claim, Error, ErrorKind, LeaseStore, LossReason, Renewa
 /// A granted claim and how long it is certain.
 pub(crate) struct Lease {
     claim: Claim,
-    validity: Validity,
+    validity: Arc<Validity>,
     // Where the lease stands in the schedule. Written only under the lock of the books.
     slot: Mutex<Slot>,
 }
@@ -34,7 +34,7 @@ enum Slot {
 type Due = (BootInstant, u64);
 
 impl Lease {
-    pub(crate) fn new(claim: Claim, validity: Validity) -> Self {
+    pub(crate) fn new(claim: Claim, validity: Arc<Validity>) -> Self {
         Self { claim, validity, slot: Mutex::new(Slot::Renewing) }
     }
 
@@ -114,11 +114,14 @@ impl<S: LeaseStore> Keeper<S> {
         Err(Error::new(ErrorKind::Closed, reason).without_effect())
     }
 
-    /// Takes on a new hold: renews its lease until it is withdrawn or lost.
-    pub(crate) fn enter(&self, lease: Arc<Lease>) {
-        let mut books = self.books();
-        books.users += 1;
-        self.schedule(&mut books, lease, self.terms.renew_every());
+    /// Takes on a new hold.
+    pub(crate) fn enter(&self) {
+        self.books().users += 1;
+    }
+
+    /// Renews the lease from now on, until it is withdrawn or lost.
+    pub(crate) fn renew_from_now_on(&self, lease: &Arc<Lease>) {
+        self.schedule(&mut self.books(), Arc::clone(lease), self.terms.renew_every());
     }
 
     /// One user less; the task ends after the last.

@@ -3,8 +3,8 @@
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use crate::{
-    Backend, BootInstant, BoxFuture, Capabilities, Claim, Error, ErrorKind, FencingToken, Hold, Key,
-    LeaseStore, LockGuard, LossReason, Options, Release, Released, Result, Validity, Verdict, WaitingBackend,
+    Backend, BoxFuture, Capabilities, Claim, Error, ErrorKind, FencingToken, Hold, Key, LeaseStore,
+    LockGuard, LossReason, Options, Release, Released, Result, Validity, Verdict, WaitingBackend,
     WaitingStore,
     keeper::{Keeper, Lease},
 };
@@ -67,7 +67,7 @@ impl<S: LeaseStore> Backend for Leased<S> {
     }
 
     async fn try_lock(&self, key: Key) -> Result<Option<LockGuard>> {
-        match attempt(&self.keeper, &key, false).await? {
+        match attempt_once(&self.keeper, &key, false).await? {
             Outcome::Acquired(guard) => Ok(Some(guard)),
             Outcome::Busy { .. } => Ok(None),
         }
@@ -108,7 +108,17 @@ impl<S: LeaseStore> Attempts<'_, S> {
     ///
     /// Cancel safe: what a dropped attempt left is undone in the background.
     pub async fn once(&self) -> Result<Outcome> {
-        attempt(self.keeper, &self.key, true).await
+        attempt_once(self.keeper, &self.key, true).await
+    }
+
+    /// Begins an attempt that may take long, such as a place in a queue. Each of its requests must be
+    /// [bounded](Self::bounded).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`]: the locker was closed, or its runtime has ended.
+    pub fn begin(&self) -> Result<Attempt<'_, S>> {
+        Attempt::begin(self.keeper, &self.key, true)
     }
 
     /// How long a lease lasts.
@@ -149,18 +159,67 @@ pub enum Outcome {
     },
 }
 
-/// An attempt that has been or may have been sent. Dropped, it is undone.
-struct Pending<'a, S: LeaseStore> {
+/// An attempt that has been or may have been sent. Dropped before it is concluded, it is undone in the background.
+pub struct Attempt<'a, S: LeaseStore> {
     keeper: &'a Arc<Keeper<S>>,
     claim: Option<Claim>,
 }
 
-impl<'a, S: LeaseStore> Pending<'a, S> {
+impl<'a, S: LeaseStore> Attempt<'a, S> {
     fn new(keeper: &'a Arc<Keeper<S>>, claim: Claim) -> Self {
         Self { keeper, claim: Some(claim) }
     }
 
-    fn claim(&self) -> &Claim {
+    fn begin(keeper: &'a Arc<Keeper<S>>, key: &Key, waits: bool) -> Result<Self> {
+        keeper.check_open().map_err(|error| error.with_key(key))?;
+        Ok(Self::new(keeper, Claim::new(key.clone(), keeper.terms().ttl(), waits)))
+    }
+
+    /// Makes a guard of a grant, and of anything else what it is; undoes whatever may have been left behind.
+    ///
+    /// # Errors
+    ///
+    /// The error in `verdict`, or [`ErrorKind::Unavailable`] if the grant came too late to be worth anything.
+    pub fn conclude(self, verdict: Result<Verdict>) -> Result<Outcome> {
+        let terms = self.keeper.terms();
+        let (token, validity, renewed) = match verdict {
+            Ok(Verdict::Granted { token, ttl }) => {
+                let deadline = terms.deadline(self.claim().started(), ttl);
+                (token, Arc::new(Validity::until(deadline)), true)
+            }
+            Ok(Verdict::Joined { token, validity }) => (token, validity, false),
+            Ok(Verdict::Busy { free_in, undo }) => {
+                if !undo {
+                    self.settled();
+                }
+                return Ok(Outcome::Busy { free_in });
+            }
+            Err(error) => {
+                let error = error.with_key(self.claim().key());
+                if error.has_no_effect() {
+                    self.settled();
+                }
+                return Err(error);
+            }
+        };
+        let left = validity.remaining();
+        if renewed && left < terms.min_validity() || left.is_zero() {
+            let message =
+                format!("the answer came so late that {left:?} of the lease was left; it was given back");
+            return Err(Error::new(ErrorKind::Unavailable, message).with_key(self.claim().key()));
+        }
+        let keeper = Arc::clone(self.keeper);
+        let lease = Arc::new(Lease::new(self.settled(), validity));
+        keeper.enter();
+        if renewed {
+            keeper.renew_from_now_on(&lease);
+        }
+        Ok(Outcome::Acquired(LockGuard::new(Arc::new(LeaseHold { keeper, lease, token }))))
+    }
+
+    /// What is claimed, and under which owner id.
+    #[must_use]
+    pub fn claim(&self) -> &Claim {
         self.claim.as_ref().expect("only settled takes the claim, and it takes the attempt too")
     }
 
@@ -170,7 +229,13 @@ impl<'a, S: LeaseStore> Pending<'a, S> {
     }
 }
 
-impl<S: LeaseStore> Drop for Pending<'_, S> {
+impl<S: LeaseStore> fmt::Debug for Attempt<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Attempt").field(&self.claim).finish()
+    }
+}
+
+impl<S: LeaseStore> Drop for Attempt<'_, S> {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
             self.keeper.undo(claim);
@@ -178,36 +243,10 @@ impl<S: LeaseStore> Drop for Pending<'_, S> {
     }
 }
 
-async fn attempt<S: LeaseStore>(keeper: &Arc<Keeper<S>>, key: &Key, waits: bool) -> Result<Outcome> {
-    keeper.check_open().map_err(|error| error.with_key(key))?;
-    let terms = keeper.terms();
-    let pending = Pending::new(keeper, Claim::new(key.clone(), terms.ttl(), waits));
-    let verdict = keeper.bounded(keeper.store().acquire(pending.claim())).await;
-    match verdict.map_err(|error| error.with_key(key)) {
-        Ok(Verdict::Granted { token, ttl }) => {
-            let deadline = terms.deadline(pending.claim().started(), ttl);
-            let left = deadline.since(BootInstant::now());
-            if left < terms.min_validity() {
-                let message =
-                    format!("the answer came so late that {left:?} of the lease was left; it was given back");
-                return Err(Error::new(ErrorKind::Unavailable, message).with_key(key));
-            }
-            let lease = Lease::new(pending.settled(), Validity::until(deadline));
-            Ok(Outcome::Acquired(LockGuard::new(LeaseHold::start(keeper, lease, token))))
-        }
-        Ok(Verdict::Busy { free_in, undo }) => {
-            if !undo {
-                pending.settled();
-            }
-            Ok(Outcome::Busy { free_in })
-        }
-        Err(error) => {
-            if error.has_no_effect() {
-                pending.settled();
-            }
-            Err(error)
-        }
-    }
+async fn attempt_once<S: LeaseStore>(keeper: &Arc<Keeper<S>>, key: &Key, waits: bool) -> Result<Outcome> {
+    let attempt = Attempt::begin(keeper, key, waits)?;
+    let verdict = keeper.bounded(keeper.store().acquire(attempt.claim())).await;
+    attempt.conclude(verdict)
 }
 
 /// A hold whose lease the keeper renews.
@@ -218,12 +257,6 @@ struct LeaseHold<S: LeaseStore> {
 }
 
 impl<S: LeaseStore> LeaseHold<S> {
-    fn start(keeper: &Arc<Keeper<S>>, lease: Lease, token: FencingToken) -> Arc<Self> {
-        let lease = Arc::new(lease);
-        keeper.enter(Arc::clone(&lease));
-        Arc::new(Self { keeper: Arc::clone(keeper), lease, token })
-    }
-
     fn validity(&self) -> &Validity {
         self.lease.validity()
     }
@@ -271,7 +304,7 @@ impl<S: LeaseStore> Hold for LeaseHold<S> {
         Release::Pending(Box::pin(async move {
             // From here on the lease is not renewed, and whatever ends this future early ends in an undo.
             self.keeper.withdraw(&self.lease);
-            let pending = Pending::new(&self.keeper, self.lease.claim().clone());
+            let pending = Attempt::new(&self.keeper, self.lease.claim().clone());
             if let Some(reason) = self.loss() {
                 return Err(Error::lost(reason).with_key(self.key()));
             }

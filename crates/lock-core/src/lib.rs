@@ -51,7 +51,7 @@ pub use clock::BootInstant;
 pub use error::{Error, ErrorKind, Result};
 pub use guard::{BoxFuture, Hold, LockGuard, Release};
 pub use key::Key;
-pub use leased::{Attempts, Leased, Outcome};
+pub use leased::{Attempt, Attempts, Leased, Outcome};
 pub use locker::Locker;
 pub use options::{Options, Terms};
 pub use retrying::{Backoff, Retrying};

@@ -188,6 +188,16 @@ impl Terms {
         sent.after(self.believable(granted))
     }
 
+    /// The instant after which the holder of a ZooKeeper session must assume that it is over: two thirds of the
+    /// negotiated timeout after `sent`, before the first byte of the last request that was answered.
+    ///
+    /// The rest is for followers, which tell the leader only now and then which sessions they heard of: a new leader
+    /// may count from less than the last answer.
+    #[must_use]
+    pub fn session_deadline(&self, sent: BootInstant, negotiated: Duration) -> BootInstant {
+        sent.after(self.believable(negotiated * 2 / 3))
+    }
+
     fn believable(&self, granted: Duration) -> Duration {
         granted.mul_f64(self.sure).saturating_sub(self.margin)
     }

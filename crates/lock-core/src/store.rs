@@ -1,10 +1,10 @@
 //! What a backend of leases must supply: one request each to acquire, renew, release and inspect.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use rand::{TryRng, rngs::SysRng};
 
-use crate::{Attempts, BootInstant, Capabilities, FencingToken, Key, LockGuard, Result};
+use crate::{Attempts, BootInstant, Capabilities, FencingToken, Key, LockGuard, Result, Validity};
 
 /// The servers behind a lock, seen as a keeper of leases. [`Leased`](crate::Leased) makes a backend of it.
 ///
@@ -20,6 +20,8 @@ pub trait LeaseStore: Send + Sync + 'static {
     fn acquire(&self, claim: &Claim) -> impl Future<Output = Result<Verdict>> + Send;
 
     /// Sets the lease of `claim` back to its full TTL, if `claim` still holds its key. Never creates anything.
+    ///
+    /// A store whose every grant is [`Verdict::Joined`] is never asked.
     fn renew(&self, claim: &Claim) -> impl Future<Output = Result<Renewal>> + Send;
 
     /// Frees the key if `claim` holds it, and touches nothing otherwise.
@@ -115,7 +117,7 @@ impl fmt::Debug for OwnerId {
 }
 
 /// How the servers answered an acquire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Verdict {
     /// The claim holds the key.
     Granted {
@@ -123,6 +125,14 @@ pub enum Verdict {
         token: FencingToken,
         /// The TTL that was granted, which may differ from the one asked for.
         ttl: Duration,
+    },
+    /// The claim holds the key for as long as this is valid; it rests on a session that the store keeps alive, and
+    /// [`renew`](LeaseStore::renew) is never called for it.
+    Joined {
+        /// The token of this hold.
+        token: FencingToken,
+        /// See [`Validity::within`]. The store ends it when the key is seen to be gone.
+        validity: Arc<Validity>,
     },
     /// Another holds the key.
     Busy {

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,6 +22,8 @@ pub struct Validity {
     until: AtomicU64,
     reason: OnceLock<LossReason>,
     ended: Notify,
+    /// What it ends with, at the latest.
+    session: Option<Arc<Validity>>,
 }
 
 const ENDED: u64 = 0;
@@ -37,6 +39,8 @@ pub enum LossReason {
     Deadline,
     /// The server says that the key is not, or no longer, this holder's.
     NotOwner,
+    /// The server says that the session which carried the lock is over.
+    SessionEnded,
 }
 
 impl fmt::Display for LossReason {
@@ -44,6 +48,7 @@ impl fmt::Display for LossReason {
         f.write_str(match self {
             Self::Deadline => "its deadline passed before a renewal was acknowledged",
             Self::NotOwner => "the server no longer has it under this holder's name",
+            Self::SessionEnded => "the session that carried it is over",
         })
     }
 }
@@ -56,7 +61,14 @@ impl Validity {
             until: AtomicU64::new(deadline.as_nanos().max(1)),
             reason: OnceLock::new(),
             ended: Notify::new(),
+            session: None,
         }
+    }
+
+    /// Valid as long as `session` is, unless it is ended before.
+    #[must_use]
+    pub fn within(session: Arc<Self>) -> Self {
+        Self { session: Some(session), ..Self::until(BootInstant::NEVER) }
     }
 
     /// Whether it is valid now. A `false` is final.
@@ -68,11 +80,16 @@ impl Validity {
     /// The time left; zero once it is over.
     #[must_use]
     pub fn remaining(&self) -> Duration {
+        let session = self.session.as_ref().map_or(Duration::MAX, |session| session.remaining());
+        self.own_remaining().min(session)
+    }
+
+    fn own_remaining(&self) -> Duration {
         let until = self.until.load(Ordering::Acquire);
         let left = BootInstant::from_nanos(until).since(BootInstant::now());
         if left.is_zero() && !self.expire(until) {
             // Between the load and here an extension won the race, or an end did.
-            return self.remaining();
+            return self.own_remaining();
         }
         left
     }
@@ -116,7 +133,10 @@ impl Validity {
     #[must_use]
     pub fn reason(&self) -> Option<LossReason> {
         // The reason is written just after the end: whoever sees the end in between reads the usual one.
-        (!self.is_valid()).then(|| self.reason.get().copied().unwrap_or(LossReason::Deadline))
+        if !self.own_remaining().is_zero() {
+            return self.session.as_ref()?.reason();
+        }
+        Some(self.reason.get().copied().unwrap_or(LossReason::Deadline))
     }
 
     /// Resolves once it is over, at once if it is already.
@@ -130,11 +150,17 @@ impl Validity {
     pub async fn ended(&self) {
         loop {
             let ended = self.ended.notified();
+            let session_ended =
+                self.session.as_ref().map_or(&self.ended, |session| &session.ended).notified();
             let left = self.remaining();
             if left.is_zero() {
                 return;
             }
-            let _ = time::timeout(left.min(LONGEST_SLEEP), ended).await;
+            tokio::select! {
+                () = ended => {}
+                () = session_ended => {}
+                () = time::sleep(left.min(LONGEST_SLEEP)) => {}
+            }
         }
     }
 }
@@ -189,5 +215,18 @@ mod tests {
 
         let validity = Validity::until(BootInstant::now().after(LONG));
         tokio::join!(validity.ended(), async { validity.end(LossReason::NotOwner) });
+    }
+
+    #[tokio::test]
+    async fn what_lives_in_a_session_ends_with_it_or_before() {
+        let session = Arc::new(Validity::until(BootInstant::now().after(LONG)));
+        let (one, other) = (Validity::within(Arc::clone(&session)), Validity::within(Arc::clone(&session)));
+        assert!(one.remaining() <= LONG);
+        one.end(LossReason::NotOwner);
+        assert!(!one.is_valid() && other.is_valid() && session.is_valid());
+
+        tokio::join!(other.ended(), async { session.end(LossReason::SessionEnded) });
+        assert_eq!(other.reason(), Some(LossReason::SessionEnded));
+        assert_eq!(one.reason(), Some(LossReason::NotOwner));
     }
 }
