@@ -1,0 +1,67 @@
+//! `cargo xtask`: the chores of this workspace, one module per command.
+
+mod cluster;
+mod conformance;
+mod setup;
+mod test_all;
+mod tidy;
+mod tutorial;
+
+mod progress;
+mod servers;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the tutorial's examples, with the servers that they need
+    Tutorial(tutorial::Args),
+    /// Check and test everything: what a change must pass
+    TestAll(test_all::Args),
+    /// Hold the backends to their promises and show the result as a table
+    Conformance(conformance::Args),
+    /// Leave servers running for your own experiments, ask about them, stop them
+    Cluster(cluster::Args),
+    /// Check what a person would have to remember; builds nothing
+    Tidy,
+    /// Get the servers and tools that are missing
+    Setup(setup::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Tutorial(args) => tutorial::run(&args),
+        Command::TestAll(args) => test_all::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Tidy => tidy::run(),
+        Command::Setup(args) => setup::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

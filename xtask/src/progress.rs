@@ -1,0 +1,134 @@
+//! Long work that shows that it is alive: a spinner in a terminal, plain lines elsewhere.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use duct::Expression;
+use indicatif::{ProgressBar, ProgressStyle};
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// One piece of work under way.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    label: String,
+    started: Instant,
+}
+
+impl Progress {
+    pub(crate) fn start(label: impl Into<String>) -> Self {
+        let label = label.into();
+        let style = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg:.dim}")
+            .expect("the template is a constant");
+        let bar = ProgressBar::new_spinner().with_style(style).with_prefix(label.clone());
+        if bar.is_hidden() {
+            println!("  {label} ...");
+        }
+        bar.enable_steady_tick(TICK);
+        Self { bar, label, started: Instant::now() }
+    }
+
+    /// Ends the work with one line that stays, and tells how long it took.
+    pub(crate) fn finish(self, succeeded: bool) -> Duration {
+        self.bar.finish_and_clear();
+        let took = self.started.elapsed();
+        println!("{} {} ({})", if succeeded { "✓" } else { "✗" }, self.label, human(took));
+        took
+    }
+
+    /// Runs `command` with its output in the file `log`, the newest line beside the spinner, and tells whether it succeeded.
+    pub(crate) fn run(&self, command: &Expression, log: &Path) -> Result<bool> {
+        if let Some(dir) = log.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        // A file and not a pipe, whose end would not come while a process that was left behind holds it.
+        let running = command
+            .stderr_to_stdout()
+            .stdout_file(file)
+            .unchecked()
+            .start()
+            .with_context(|| format!("cannot run {command:?}"))?;
+        loop {
+            if let Some(ended) = running.wait_timeout(TICK)? {
+                return Ok(ended.status.success());
+            }
+            self.bar.set_message(newest_line(log)?);
+        }
+    }
+}
+
+fn newest_line(log: &Path) -> io::Result<String> {
+    const ENOUGH: u64 = 1024;
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(ENOUGH)))?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).trim_end().lines().last().unwrap_or_default().to_owned())
+}
+
+/// A log, also if it is not all text or cannot be read.
+pub(crate) fn read(log: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned()
+}
+
+/// The last lines of a log, for a person to see what went wrong.
+pub(crate) fn tail(log: &Path) -> String {
+    const LINES: usize = 40;
+    let text = read(log);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+/// A duration as people say it: `12.3 s`, `4 min 12 s`.
+pub(crate) fn human(took: Duration) -> String {
+    let seconds = took.as_secs();
+    if seconds < 60 {
+        format!("{:.1} s", took.as_secs_f64())
+    } else {
+        format!("{} min {} s", seconds / 60, seconds % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use duct::cmd;
+
+    use super::{Progress, human, newest_line, tail};
+
+    #[test]
+    fn durations_read_like_speech() {
+        assert_eq!(human(Duration::from_millis(12_340)), "12.3 s");
+        assert_eq!(human(Duration::from_secs(252)), "4 min 12 s");
+    }
+
+    #[test]
+    fn a_failing_command_leaves_both_its_streams_in_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("logs/step.log");
+        let progress = Progress::start("a test");
+        let ok = progress.run(&cmd!("sh", "-c", "echo out; echo err >&2; exit 3"), &log).unwrap();
+        progress.finish(ok);
+        assert!(!ok);
+        assert_eq!(tail(&log), "out\nerr");
+    }
+
+    #[test]
+    fn a_process_that_a_command_leaves_behind_holds_nothing_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("step.log");
+        let progress = Progress::start("a test");
+        let ok = progress.run(&cmd!("sh", "-c", "sleep 3 & echo left"), &log).unwrap();
+        let took = progress.finish(ok);
+        assert!(took < Duration::from_secs(3), "it took {took:?}");
+        assert_eq!(newest_line(&log).unwrap(), "left");
+    }
+}
