@@ -23,7 +23,7 @@ fn rust_files(tree: &Tree) -> impl Iterator<Item = &File> {
 }
 
 fn first_line(file: &File) -> Option<Violation> {
-    let is_said = file.text.starts_with("//! ");
+    let is_said = ["//! ", "#![doc = include_str!("].iter().any(|start| file.text.starts_with(start));
     (!is_said).then(|| file.violation(1, "begin the file with a line `//! …` that says what it is for"))
 }
 
@@ -75,6 +75,7 @@ mod tests {
         assert!(violations("examples/a.rs", "//! What it is for.\n").is_empty());
         assert_eq!(violations("examples/a.rs", "use std::fs;\n"), ["examples/a.rs:1"]);
         assert_eq!(violations("examples/a.rs", ""), ["examples/a.rs:1"]);
+        assert!(violations("src/lib.rs", "#![doc = include_str!(\"../README.md\")]\n").is_empty());
         assert!(violations("README.md", "# Locks\n").is_empty());
     }
 
