@@ -1,6 +1,6 @@
 //! What an error of the client library means for a lock, in one place.
 
-use std::{error::Error as _, io};
+use std::{error::Error as StdError, io, sync::Arc};
 
 use lock_core::{Error, ErrorKind};
 use redis::{ErrorKind as Redis, RedisError, ServerErrorKind as Server};
@@ -94,11 +94,10 @@ fn classified(error: RedisError) -> Error {
 }
 
 fn is_about_tls(error: &RedisError) -> bool {
-    // rustls hands its errors over inside of I/O errors of this kind.
-    error
-        .source()
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
+    // rustls hands its errors over inside of I/O errors of this kind, and the library shares those.
+    let shared = error.source().and_then(|source| source.downcast_ref::<Arc<dyn StdError + Send + Sync>>());
+    let cause = shared.and_then(|shared| shared.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
 fn is_about_names(error: &RedisError) -> bool {

@@ -34,8 +34,10 @@ impl Setnx {
         let node = Node::new(Arc::clone(&target), options.accept_eviction, limit, terms.ttl());
         let connecting = tokio::time::timeout(limit, node.connect()).await;
         connecting.unwrap_or_else(|_| {
-            let message =
-                format!("no connection within {limit:?}; is the server reachable, and does it speak Redis?");
+            let protocol = target.protocol();
+            let message = format!(
+                "no connection within {limit:?}; is the server reachable, and does it speak {protocol}?"
+            );
             Err(Error::new(ErrorKind::Unavailable, message).with_server(node.server()).without_effect())
         })?;
         Ok(Self { node, prefix, turns: Turns::default(), notices: Notices::new(target, limit) })

@@ -83,6 +83,21 @@ impl Target {
         }
     }
 
+    /// What a server must speak to be understood.
+    pub(crate) fn protocol(&self) -> &'static str {
+        let client = match &self.0 {
+            Kind::Single(client) => Some(client),
+            #[cfg(feature = "sentinel")]
+            Kind::Sentinel(_) => None,
+            #[cfg(feature = "cluster")]
+            Kind::Cluster { seeds, .. } => seeds.first(),
+        };
+        match client.map(|client| client.get_connection_info().addr()) {
+            Some(redis::ConnectionAddr::TcpTls { .. }) => "Redis over TLS",
+            _ => "Redis without TLS",
+        }
+    }
+
     /// Opens a connection. Whatever fails here has had no effect on any lock.
     pub(crate) async fn connect(&self) -> redis::RedisResult<Connection> {
         // The library would otherwise cut requests off at 500 ms; every caller has a deadline of its own.
