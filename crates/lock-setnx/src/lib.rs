@@ -68,6 +68,15 @@ impl SetnxLocker {
         Ok(Self(Locker::new(Leased::new(store, &options.lease)?)))
     }
 
+    /// The name under which Redis keeps the lock on `key`, for a look with `redis-cli`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`]: no such key can be.
+    pub fn name_in_redis(&self, key: &str) -> Result<String> {
+        Ok(self.0.backend().store().names(&Key::new(key)?).lock)
+    }
+
     /// Who holds `key`, if anybody does: a look at the server, out of date as soon as it is there.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use lock_core::{
 use crate::{
     Holder, Options,
     connection::{ACQUIRE, INSPECT, RELEASE, RENEW},
-    names::Prefix,
+    names::{Names, Prefix},
     node::{Answer, Node},
     notices::Notices,
     target::Target,
@@ -43,8 +43,12 @@ impl Setnx {
         Ok(Self { node, prefix, turns: Turns::default(), notices: Notices::new(target, limit) })
     }
 
+    pub(crate) fn names(&self, key: &Key) -> Names {
+        self.prefix.names(key)
+    }
+
     pub(crate) async fn inspect(&self, key: &Key) -> Result<Option<Holder>> {
-        let names = self.prefix.names(key);
+        let names = self.names(key);
         let Answer { value, .. } = self.node.run::<Vec<redis::Value>>(&INSPECT, &[&names.lock], &[]).await?;
         let [owner, token, free_in] = value.as_slice() else { return Ok(None) };
         let read = || -> redis::RedisResult<Holder> {
@@ -70,7 +74,7 @@ impl LeaseStore for Setnx {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
-        let names = self.prefix.names(claim.key());
+        let names = self.names(claim.key());
         let (owner, ttl) = (claim.owner().to_string(), claim.ttl().as_millis().to_string());
         let arguments = [owner.as_str(), &ttl, if claim.waits() { "1" } else { "0" }];
         // Sent twice, the script recognises the claim.
@@ -84,14 +88,14 @@ impl LeaseStore for Setnx {
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal> {
-        let names = self.prefix.names(claim.key());
+        let names = self.names(claim.key());
         let (owner, ttl) = (claim.owner().to_string(), claim.ttl().as_millis().to_string());
         let renewed = self.node.run(&RENEW, &[&names.lock], &[&owner, &ttl]).await?.value;
         Ok(if renewed { Renewal::Extended(claim.ttl()) } else { Renewal::NotOwner })
     }
 
     async fn release(&self, claim: &Claim) -> Result<Released> {
-        let names = self.prefix.names(claim.key());
+        let names = self.names(claim.key());
         match self.node.run(&RELEASE, &[&names.lock], &[&claim.owner().to_string()]).await? {
             Answer { value: true, .. } => Ok(Released::Freed),
             Answer { value: false, repeated: false } => Ok(Released::NotOwner),
@@ -104,7 +108,7 @@ impl LeaseStore for Setnx {
     }
 
     async fn undo(&self, claim: &Claim) -> Result<()> {
-        let names = self.prefix.names(claim.key());
+        let names = self.names(claim.key());
         let owner = claim.owner().to_string();
         self.node.run_everywhere(claim.started(), &RELEASE, &[&names.lock], &[&owner]).await
     }
@@ -118,7 +122,7 @@ impl LeaseStore for Setnx {
 impl WaitingStore for Setnx {
     async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
         let _turn = self.turns.wait(attempts.key()).await;
-        let mut bell = self.notices.bell(self.prefix.names(attempts.key()).lock);
+        let mut bell = self.notices.bell(self.names(attempts.key()).lock);
         attempts.wait(&mut bell).await
     }
 }
