@@ -68,6 +68,7 @@ pub struct LockGuard {
 
 impl LockGuard {
     /// Makes a guard of a hold; for those who write a backend.
+    #[inline]
     pub fn new(hold: Arc<dyn Hold>) -> Self {
         Self { hold: Some(hold) }
     }

@@ -250,7 +250,7 @@ impl<S: LeaseStore> Keeper<S> {
     /// Repeats the undo until the servers have confirmed it, or would have ended the lease by themselves.
     async fn undo_until_done(self: Arc<Self>, claim: Claim) {
         let _count = Undoing(&self);
-        let give_up = BootInstant::now().after(claim.ttl());
+        let give_up = BootInstant::now().after(self.store.longest_trace(&claim));
         let mut pause = Duration::from_millis(10);
         while let Err(error) = self.bounded(self.store.undo(&claim)).await {
             let key = claim.key();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use smol_str::SmolStr;
+use compact_str::CompactString;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -22,7 +22,7 @@ use crate::{Error, ErrorKind, Result};
 /// # Ok::<(), lock_core::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(SmolStr);
+pub struct Key(CompactString);
 
 impl Key {
     /// The longest key, in bytes.
@@ -33,20 +33,17 @@ impl Key {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`]: `name` is empty or longer than [`MAX_LEN`](Self::MAX_LEN) bytes.
+    #[inline]
     pub fn new(name: &str) -> Result<Self> {
-        let problem = match name.len() {
-            1..=Self::MAX_LEN => return Ok(Self(SmolStr::new(name))),
-            0 => "the key is empty; name what is to be locked".to_owned(),
-            len => format!(
-                "the key has {len} bytes and at most {} are allowed; lock a digest of it instead",
-                Self::MAX_LEN
-            ),
-        };
-        Err(Error::new(ErrorKind::InvalidInput, problem).without_effect())
+        match name.len() {
+            1..=Self::MAX_LEN => Ok(Self(CompactString::new(name))),
+            len => Err(wrong_length(len)),
+        }
     }
 
     /// The key as it was given.
     #[must_use]
+    #[inline]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -79,6 +76,17 @@ impl Key {
         }
         encoded
     }
+}
+
+#[cold]
+fn wrong_length(len: usize) -> Error {
+    let problem = if len == 0 {
+        "the key is empty; name what is to be locked".to_owned()
+    } else {
+        let most = Key::MAX_LEN;
+        format!("the key has {len} bytes and at most {most} are allowed; lock a digest of it instead")
+    };
+    Error::new(ErrorKind::InvalidInput, problem).without_effect()
 }
 
 /// Quoted, escaped and cut to a length that suits a log line.

@@ -1,28 +1,4 @@
-//! What every lock of this workspace shares: keys, guards, fencing tokens, leases and errors.
-//!
-//! You rarely depend on this crate alone: a backend crate (`lock-local`, `lock-trylock`, `lock-setnx`, …)
-//! gives you a [`Locker`], and re-exports what you need from here.
-//!
-//! # Two promises, kept apart
-//!
-//! - **Exclusion of belief**: no two holders believe at one instant that they hold one key, as long as
-//!   clock rates differ by no more than [`Options::with_drift`] and the servers keep what they acknowledged.
-//!   [`LockGuard::is_held`] is computed from a clock that counts suspend; it needs no I/O and no task.
-//! - **Fenced effects**: the [`FencingToken`]s of one key are unique, and if acquire A returned before
-//!   acquire B was called then `token(A) < token(B)`. A resource that checks the token on reads *and* writes
-//!   is safe with no assumption about clocks at all.
-//!
-//! # What is not promised
-//!
-//! No lock service can stop a paused process from acting late: between a check of
-//! [`is_held`](LockGuard::is_held) and the effect that follows it, any time may pass. Only a token that the
-//! resource checks protects the effect itself.
-//!
-//! # For those who write a backend
-//!
-//! A backend is a [`Backend`], and also a [`WaitingBackend`] if it can wait. A backend whose locks are leases
-//! on a server implements the smaller [`LeaseStore`] and is wrapped in [`Leased`], which supplies deadlines,
-//! renewal, undo of abandoned attempts and release in the background.
+#![doc = include_str!("../README.md")]
 
 mod clock;
 mod error;

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::{Backend, Backoff, Capabilities, Key, LockGuard, Result, Retrying, WaitingBackend};
 
@@ -107,14 +107,14 @@ impl<B: WaitingBackend> Locker<B> {
     /// As [`lock`](Self::lock).
     pub async fn try_lock_for(&self, key: &str, timeout: Duration) -> Result<Option<LockGuard>> {
         let key = Key::new(key)?;
-        let wait = time::sleep(timeout);
+        let start = Instant::now();
         if let Some(guard) = self.backend.try_lock(key.clone()).await? {
             return Ok(Some(guard));
         }
         tokio::select! {
             biased;
             acquired = self.backend.lock(key) => acquired.map(Some),
-            () = wait => Ok(None),
+            () = time::sleep(timeout.saturating_sub(start.elapsed())) => Ok(None),
         }
     }
 }

@@ -31,6 +31,14 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// that is still under way. The claim is never used for an acquire again.
     fn undo(&self, claim: &Claim) -> impl Future<Output = Result<()>> + Send;
 
+    /// How long what `claim` left can last by itself. An undo that nobody confirms is repeated for so long.
+    ///
+    /// That is the TTL of the claim, unless it rests on a session: a store with sessions says [`Duration::MAX`], and
+    /// lets the undo succeed when the session is over.
+    fn longest_trace(&self, claim: &Claim) -> Duration {
+        claim.ttl()
+    }
+
     /// Whether `claim` holds its key, by an answer that is not older than the call.
     fn verify(&self, claim: &Claim) -> impl Future<Output = Result<bool>> + Send;
 }

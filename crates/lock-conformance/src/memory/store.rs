@@ -1,0 +1,63 @@
+//! A client of the server, as lock-core's machinery wants it.
+
+use lock_core::{
+    Attempts, Capabilities, Claim, LeaseStore, LockGuard, Released, Renewal, Result, Scope, TokenOrder,
+    Verdict, Waiting, WaitingStore,
+};
+
+use super::server::{Connection, MemoryServer};
+
+/// One client of a [`MemoryServer`].
+#[derive(Debug)]
+pub struct MemoryStore(Connection);
+
+impl MemoryStore {
+    /// Connects to `server`.
+    #[must_use]
+    pub fn new(server: &MemoryServer) -> Self {
+        Self(server.connect())
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn server(&self) -> &MemoryServer {
+        self.0.server()
+    }
+}
+
+impl LeaseStore for MemoryStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Scope::Servers, Waiting::Notified, TokenOrder::ServerData)
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
+        let (key, owner, ttl) = (claim.key().clone(), claim.owner().to_string(), claim.ttl());
+        self.server().call(move |table| table.acquire(&key, &owner, ttl)).await
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal> {
+        let (key, owner, ttl) = (claim.key().clone(), claim.owner().to_string(), claim.ttl());
+        self.server().call(move |table| table.renew(&key, &owner, ttl)).await
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<Released> {
+        let (key, owner) = (claim.key().clone(), claim.owner().to_string());
+        self.server().call(move |table| table.release(&key, &owner)).await
+    }
+
+    // The server takes the requests of one client in the order in which they were sent.
+    async fn undo(&self, claim: &Claim) -> Result<()> {
+        self.release(claim).await.map(drop)
+    }
+
+    async fn verify(&self, claim: &Claim) -> Result<bool> {
+        let (key, owner) = (claim.key().clone(), claim.owner().to_string());
+        self.server().call(move |table| table.holds(&key, &owner)).await
+    }
+}
+
+impl WaitingStore for MemoryStore {
+    async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
+        attempts.wait(&mut self.server().subscribe(attempts.key())).await
+    }
+}

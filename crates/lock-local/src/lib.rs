@@ -1,0 +1,15 @@
+//! A keyed, fair, in-process lock for async tasks and threads.
+//!
+#![doc = include_str!("../README.md")]
+
+mod blocking;
+mod local;
+mod locker;
+mod queues;
+mod sync;
+
+pub use local::Local;
+pub use lock_core::{
+    AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Result,
+};
+pub use locker::LocalLocker;

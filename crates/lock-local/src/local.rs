@@ -1,0 +1,188 @@
+//! The backend: shards of queues, and a place in one of them.
+
+use std::{
+    array, fmt, future,
+    hash::{BuildHasher, Hasher},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use hashbrown::DefaultHashBuilder;
+use lock_core::{
+    Backend, BoxFuture, Capabilities, FencingToken, Hold, Key, LockGuard, LossReason, Release, Result, Scope,
+    TokenOrder, Waiting, WaitingBackend,
+};
+
+use crate::{
+    queues::{Left, Queues, Ticket},
+    sync::Mutex,
+};
+
+// Loom makes every mutex anew for every interleaving that it looks at.
+const SHARDS: usize = if cfg!(lock_local_loom) { 1 } else { 64 };
+
+/// The backend of a [`LocalLocker`](crate::LocalLocker).
+pub struct Local {
+    hasher: DefaultHashBuilder,
+    // Every guard keeps its shard alive, not the whole: all processors would fight for the one reference count.
+    shards: [Arc<Shard>; SHARDS],
+}
+
+type Shard = Mutex<Queues>;
+
+impl Local {
+    /// How many keys are held or awaited.
+    pub(crate) fn keys_in_use(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    pub(crate) fn try_now(&self, key: Key) -> Result<Option<LockGuard>> {
+        let (hash, shard) = self.shard(&key);
+        let acquired = shard.lock().try_acquire(hash, &key)?;
+        let guard = |token| LockGuard::new(Place::new(shard, key, Ticket::of_founder(hash, token)));
+        Ok(acquired.map(guard))
+    }
+
+    fn shard(&self, key: &Key) -> (u64, &Arc<Shard>) {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key.as_str().as_bytes());
+        let hash = hasher.finish();
+        // The table takes the lowest bits and the highest seven.
+        (hash, &self.shards[(hash >> 40) as usize & (SHARDS - 1)])
+    }
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        let shards = array::from_fn(|_| Arc::new(Mutex::new(Queues::default())));
+        Self { hasher: DefaultHashBuilder::default(), shards }
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").field("keys_in_use", &self.keys_in_use()).finish_non_exhaustive()
+    }
+}
+
+impl Backend for Local {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Scope::Process, Waiting::Fifo, TokenOrder::Locker)
+    }
+
+    async fn try_lock(&self, key: Key) -> Result<Option<LockGuard>> {
+        self.try_now(key)
+    }
+
+    async fn close(&self) {
+        for shard in &self.shards {
+            shard.lock().close();
+        }
+    }
+}
+
+impl WaitingBackend for Local {
+    fn lock(&self, key: Key) -> impl Future<Output = Result<LockGuard>> {
+        Acquire { local: self, key, waits: None }
+    }
+}
+
+/// A request for a key.
+struct Acquire<'a> {
+    local: &'a Local,
+    key: Key,
+    waits: Option<Arc<Place>>,
+}
+
+impl Future for Acquire<'_> {
+    type Output = Result<LockGuard>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(place) = &self.waits {
+            ready!(place.poll_turn(context));
+        }
+        if let Some(place) = self.waits.take() {
+            return Poll::Ready(Ok(LockGuard::new(place)));
+        }
+        let (hash, shard) = self.local.shard(&self.key);
+        let mut queues = shard.lock();
+        if let Some(token) = queues.try_acquire(hash, &self.key)? {
+            drop(queues);
+            let place = Place::new(shard, self.key.clone(), Ticket::of_founder(hash, token));
+            return Poll::Ready(Ok(LockGuard::new(place)));
+        }
+        let ticket = queues.enqueue(hash, &self.key, context.waker().clone());
+        drop(queues);
+        self.waits = Some(Place::new(shard, self.key.clone(), ticket));
+        Poll::Pending
+    }
+}
+
+/// A place in the queue of a key: a wait that becomes a hold, or a hold from the start. It has one owner at a time,
+/// the request and then the guard.
+///
+/// Dropping it leaves the queue, whichever it is by then. So a request that is cancelled just when the key was passed
+/// to it passes it on.
+struct Place {
+    shard: Arc<Shard>,
+    key: Key,
+    ticket: Ticket,
+}
+
+impl Place {
+    fn new(shard: &Arc<Shard>, key: Key, ticket: Ticket) -> Arc<Self> {
+        Arc::new(Self { shard: Arc::clone(shard), key, ticket })
+    }
+
+    fn poll_turn(&self, context: &Context<'_>) -> Poll<()> {
+        // Cloned before the shard is locked, and what is swapped for it is dropped after: see `Queues`.
+        let mut waker = context.waker().clone();
+        self.shard.lock().poll_turn(&self.ticket, &mut waker)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let left = self.shard.lock().leave(&self.ticket);
+        match left {
+            Left::Free => {}
+            Left::PassedTo(successor) => successor.wake(),
+            Left::Waiter(own) => drop(own),
+        }
+    }
+}
+
+impl Hold for Place {
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    fn fencing_token(&self) -> FencingToken {
+        self.ticket.token()
+    }
+
+    fn remaining(&self) -> Duration {
+        Duration::MAX
+    }
+
+    fn loss(&self) -> Option<LossReason> {
+        None
+    }
+
+    fn lost(&self) -> BoxFuture<'_, ()> {
+        Box::pin(future::pending())
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(future::ready(Ok(())))
+    }
+
+    // The guard is the only owner by now, so to let go of the place is to drop it.
+    fn release(self: Arc<Self>) -> Release {
+        Release::Done(Ok(()))
+    }
+
+    fn abandon(self: Arc<Self>) {}
+}
