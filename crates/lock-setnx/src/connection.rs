@@ -1,36 +1,45 @@
 //! One open connection, of either kind, and the scripts that go over it.
 
-use std::sync::LazyLock;
+use std::{fmt, sync::LazyLock};
 
 use redis::{Cmd, FromRedisValue, RedisResult, Script, ServerErrorKind, Value, aio::MultiplexedConnection};
 
 /// A connection that many tasks share. Requests are executed in the order in which they were sent.
 #[derive(Clone)]
-pub(crate) enum Connection {
+pub enum Connection {
+    /// To one server.
     Node(MultiplexedConnection),
+    /// To a cluster.
     #[cfg(feature = "cluster")]
     Cluster(redis::cluster_async::ClusterConnection),
 }
 
 /// A script and its digest.
-pub(crate) struct Source {
+pub struct Source {
     text: &'static str,
     script: Script,
 }
 
 macro_rules! script {
-    ($name:ident, $file:literal) => {
-        pub(crate) static $name: LazyLock<Source> = LazyLock::new(|| {
-            let text = include_str!(concat!("../scripts/", $file));
-            Source { text, script: Script::new(text) }
-        });
+    ($visibility:vis $name:ident, $file:literal, $about:literal) => {
+        #[doc = $about]
+        $visibility static $name: LazyLock<Source> =
+            LazyLock::new(|| Source::new(include_str!(concat!("../scripts/", $file))));
     };
 }
 
-script!(ACQUIRE, "acquire.lua");
-script!(RENEW, "renew.lua");
-script!(RELEASE, "release.lua");
-script!(INSPECT, "inspect.lua");
+script!(pub(crate) ACQUIRE, "acquire.lua", "Holds a key if nobody does.");
+script!(pub RENEW, "renew.lua", "Sets a lease back to its full TTL.");
+script!(pub RELEASE, "release.lua", "Frees a key, and tells those who wait.");
+script!(pub INSPECT, "inspect.lua", "Tells who holds a key.");
+
+impl Source {
+    /// The script with this text.
+    #[must_use]
+    pub fn new(text: &'static str) -> Self {
+        Self { text, script: Script::new(text) }
+    }
+}
 
 impl Connection {
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
@@ -42,7 +51,15 @@ impl Connection {
     }
 
     /// Runs a script by its digest, or by its text where the server does not know it (any more).
-    pub(crate) async fn run<T: FromRedisValue>(
+    ///
+    /// # Errors
+    ///
+    /// As the client library tells them.
+    ///
+    /// # Cancel safety
+    ///
+    /// The script may be executed or not.
+    pub async fn run<T: FromRedisValue>(
         &self,
         source: &Source,
         keys: &[&str],
@@ -64,8 +81,16 @@ impl Connection {
     /// Leaves the scripts with the server, so that the first acquire needs no second round trip.
     ///
     /// A user who may not do that pays the round trip, so a refusal is no failure.
-    pub(crate) async fn load_scripts(&self) -> RedisResult<()> {
-        for source in [&ACQUIRE, &RENEW, &RELEASE, &INSPECT] {
+    ///
+    /// # Errors
+    ///
+    /// The connection broke.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn load(&self, scripts: &[&Source]) -> RedisResult<()> {
+        for source in scripts {
             let loaded = self.query::<Value>(redis::cmd("SCRIPT").arg("LOAD").arg(source.text)).await;
             match loaded {
                 Err(error) if error.is_io_error() => return Err(error),
@@ -89,5 +114,17 @@ impl Connection {
         let mut text = String::new();
         collect(self.query(&redis::cmd("INFO")).await?, &mut text);
         Ok(text)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.script.get_hash()).finish()
     }
 }

@@ -20,7 +20,8 @@ pub(crate) fn of_address(error: &RedisError) -> Error {
 }
 
 /// An error while connecting: no lock can be affected.
-pub(crate) fn of_connecting(error: RedisError, server: &str) -> Error {
+#[must_use]
+pub fn of_connecting(error: RedisError, server: &str) -> Error {
     let error = match error.kind() {
         // The handshake is the first thing that a server of another kind fails to understand.
         Redis::Parse | Redis::UnexpectedReturnType => {
@@ -51,8 +52,8 @@ fn classified(error: RedisError) -> Error {
         (Redis::Server(Server::NoPerm), _) => (
             Auth,
             true,
-            "the user may not run a command that locks need; allow INFO, SCRIPT, EVAL, EVALSHA, GET, SET, DEL, APPEND, \
-             PTTL, PEXPIRE, TIME, PUBLISH and SUBSCRIBE on the prefix",
+            "the user may not run a command that locks need; allow those that the crate's page lists, EVALSHA and INFO \
+             among them",
         ),
         (Redis::Server(Server::ReadOnly), _) => {
             (Unavailable, true, "the server is a replica and takes no locks; connect to the primary")

@@ -10,6 +10,9 @@ mod store;
 mod target;
 mod turns;
 
+#[doc(hidden)]
+pub mod parts;
+
 use std::{fmt, ops::Deref, time::Duration};
 
 pub use lock_core::{

@@ -4,15 +4,15 @@ use lock_core::{Error, ErrorKind, Key, Result};
 
 /// The prefix of all names, checked.
 #[derive(Clone, Debug)]
-pub(crate) struct Prefix(String);
+pub struct Prefix(String);
 
 /// The names of one lock.
 #[derive(Debug)]
-pub(crate) struct Names {
+pub struct Names {
     /// The lock, and the channel on which its release is told.
-    pub(crate) lock: String,
+    pub lock: String,
     /// The counter that its tokens come from.
-    pub(crate) fence: String,
+    pub fence: String,
 }
 
 // A counter serves all keys of one bucket, so that counters do not grow in number with the keys ever locked; there
@@ -22,7 +22,12 @@ const BUCKETS: u64 = 256;
 impl Prefix {
     const MAX_LEN: usize = 256;
 
-    pub(crate) fn new(prefix: &str) -> Result<Self> {
+    /// Checks `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`]: it has characters that it must not have, or is too long.
+    pub fn new(prefix: &str) -> Result<Self> {
         let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
         if !prefix.is_empty() && prefix.len() <= Self::MAX_LEN && prefix.bytes().all(allowed) {
             return Ok(Self(prefix.to_owned()));
@@ -36,7 +41,8 @@ impl Prefix {
 
     /// `<prefix>:{<bucket>}:<key>` and `<prefix>:{<bucket>}#fence`: what stands in braces decides where a cluster
     /// keeps a key, so both are always together. No key reaches the counter's name, since `#` does not follow `}:`.
-    pub(crate) fn names(&self, key: &Key) -> Names {
+    #[must_use]
+    pub fn names(&self, key: &Key) -> Names {
         let encoded = key.percent_encoded(|byte| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}'));
         let (prefix, bucket) = (&self.0, fnv1a(encoded.as_bytes()) % BUCKETS);
         Names {

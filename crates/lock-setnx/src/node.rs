@@ -1,27 +1,34 @@
 //! A Redis that is always reconnected to, and never sent an undo out of order.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use lock_core::{BootInstant, Error, ErrorKind, Result};
+use lock_core::{BootInstant, BoxFuture, Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisError, RedisResult};
 
 use crate::{
-    connection::{Connection, Source},
+    connection::{ACQUIRE, Connection, INSPECT, RELEASE, RENEW, Source},
     failure,
     target::Target,
 };
 
 /// One Redis, or one cluster, behind one connection at a time.
-pub(crate) struct Node {
+pub struct Node {
     target: Arc<Target>,
     server: String,
     accept_eviction: bool,
     request_timeout: Duration,
     /// How long a connection that was given up may still carry an acquire.
     ttl: Duration,
+    greeting: Option<Box<dyn Greeting>>,
     connections: Mutex<Connections>,
     dialing: tokio::sync::Mutex<()>,
+}
+
+/// What happens over each new connection before anything else does. If it fails, the connection is not used.
+pub trait Greeting: Send + Sync {
+    /// `told` is what the server said of itself, if it may.
+    fn greet<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>>;
 }
 
 #[derive(Default)]
@@ -45,19 +52,30 @@ struct Retired {
 }
 
 impl Node {
-    pub(crate) fn new(
-        target: Arc<Target>,
-        accept_eviction: bool,
-        request_timeout: Duration,
-        ttl: Duration,
-    ) -> Self {
+    /// A node that is not connected yet.
+    #[must_use]
+    pub fn new(target: Arc<Target>, accept_eviction: bool, request_timeout: Duration, ttl: Duration) -> Self {
         let server = target.server();
-        let (connections, dialing) = Default::default();
-        Self { target, server, accept_eviction, request_timeout, ttl, connections, dialing }
+        let (greeting, connections, dialing) = Default::default();
+        Self { target, server, accept_eviction, request_timeout, ttl, greeting, connections, dialing }
     }
 
-    pub(crate) fn server(&self) -> &str {
+    /// The same node, which greets the server over each new connection.
+    #[must_use]
+    pub fn greeting(self, greeting: impl Greeting + 'static) -> Self {
+        Self { greeting: Some(Box::new(greeting)), ..self }
+    }
+
+    /// The server's address, without user and password.
+    #[must_use]
+    pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// Whether there is a live connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connections.lock().live.is_some()
     }
 
     /// The live connection, or a new one. Only one is dialed at a time.
@@ -78,7 +96,15 @@ impl Node {
     }
 
     /// Connects, and checks that the server is one that keeps locks.
-    pub(crate) async fn connect(&self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// It cannot be reached, or is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn connect(&self) -> Result<()> {
         self.live().await.map(|_| ())
     }
 
@@ -91,13 +117,27 @@ impl Node {
         };
         check(told.as_deref(), self.accept_eviction)
             .map_err(|error| error.with_server(&self.server).without_effect())?;
-        connection.load_scripts().await.map_err(failed)?;
+        connection.load(&[&ACQUIRE, &RENEW, &RELEASE, &INSPECT]).await.map_err(failed)?;
+        if let Some(greeting) = &self.greeting {
+            greeting
+                .greet(&connection, told.as_deref())
+                .await
+                .map_err(|error| error.with_server(&self.server))?;
+        }
         Ok(connection)
     }
 
     /// Runs a script. If the connection turns out to be broken, runs it once more over a new one and says so: the
     /// first may have been executed as well.
-    pub(crate) async fn run<T: FromRedisValue>(
+    ///
+    /// # Errors
+    ///
+    /// No connection, no answer, or an answer that is an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// The script may be executed or not; [`run_everywhere`](Self::run_everywhere) comes after it.
+    pub async fn run<T: FromRedisValue>(
         &self,
         script: &Source,
         keys: &[&str],
@@ -125,14 +165,22 @@ impl Node {
     }
 
     /// Runs a script over the live connection and all that went silent since `since`, and succeeds once each has
-    /// answered or broken.
-    pub(crate) async fn run_everywhere(
+    /// answered or broken, with what came over the live one.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), over the live connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_everywhere<T: FromRedisValue>(
         &self,
         since: BootInstant,
         script: &Source,
         keys: &[&str],
         arguments: &[&str],
-    ) -> Result<()> {
+    ) -> Result<Answer<T>> {
         let now = BootInstant::now();
         let silent: Vec<Connection> = {
             let mut connections = self.connections.lock();
@@ -143,8 +191,8 @@ impl Node {
         let over_silent = futures_util::future::join_all(
             silent.iter().map(|connection| connection.run::<redis::Value>(script, keys, arguments)),
         );
-        let (over_live, _) = tokio::join!(self.run::<redis::Value>(script, keys, arguments), over_silent);
-        over_live.map(|_| ())
+        let (over_live, _) = tokio::join!(self.run(script, keys, arguments), over_silent);
+        over_live.map(|live| Answer { repeated: live.repeated || !silent.is_empty(), ..live })
     }
 
     /// Awaits a request and learns from it about the connection: a broken one is dropped, and one that left a request
@@ -179,10 +227,19 @@ impl Node {
     }
 }
 
-/// What a script returned, and whether it was sent twice.
-pub(crate) struct Answer<T> {
-    pub(crate) value: T,
-    pub(crate) repeated: bool,
+/// What a script returned, and whether it was sent more than once.
+#[derive(Debug)]
+pub struct Answer<T> {
+    /// What it returned.
+    pub value: T,
+    /// Whether it was sent more than once.
+    pub repeated: bool,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("server", &self.server).finish_non_exhaustive()
+    }
 }
 
 /// A request under way. If its caller gives up on it late, the connection is suspected of being dead: a half-open one
@@ -234,7 +291,7 @@ fn check(told: Option<&str>, accept_eviction: bool) -> Result<()> {
 }
 
 /// All values of `name` in what servers tell of themselves.
-fn fields<'a>(told: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
+pub fn fields<'a>(told: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = told.unwrap_or_default().lines().filter_map(|line| line.split_once(':'));
     lines.filter(move |(field, _)| *field == name).map(|(_, value)| value.trim())
 }

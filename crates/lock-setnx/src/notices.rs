@@ -1,6 +1,6 @@
 //! Notices of releases, heard over one connection for all waiters of a locker.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use lock_core::{Bell, Error, ErrorKind, Result};
@@ -13,7 +13,7 @@ use tokio::{
 use crate::{failure, target::Target};
 
 /// Hands out bells. The connection is opened for the first waiter and closed with the locker.
-pub(crate) struct Notices {
+pub struct Notices {
     target: Arc<Target>,
     request_timeout: Duration,
     listener: Mutex<Option<Listener>>,
@@ -37,7 +37,7 @@ enum Request {
 }
 
 /// Rings when the lock of one channel is released. There is one at a time for each channel.
-pub(crate) struct ChannelBell<'a> {
+pub struct ChannelBell<'a> {
     notices: &'a Notices,
     channel: String,
     subscription: Option<Subscription>,
@@ -53,11 +53,15 @@ struct Subscription {
 }
 
 impl Notices {
-    pub(crate) fn new(target: Arc<Target>, request_timeout: Duration) -> Self {
+    /// Notices of `target`, to which no connection is opened yet.
+    #[must_use]
+    pub fn new(target: Arc<Target>, request_timeout: Duration) -> Self {
         Self { target, request_timeout, listener: Mutex::default() }
     }
 
-    pub(crate) fn bell(&self, channel: String) -> ChannelBell<'_> {
+    /// A bell that does not listen yet.
+    #[must_use]
+    pub fn bell(&self, channel: String) -> ChannelBell<'_> {
         ChannelBell { notices: self, channel, subscription: None }
     }
 
@@ -97,6 +101,8 @@ impl Bell for ChannelBell<'_> {
             }
             return Ok(());
         }
+        // One that broke would seem to ring for ever.
+        self.subscription = None;
         let listener = self.notices.listener().await?;
         // Made before the request is sent, so that a waiter who gives up meanwhile still unsubscribes.
         let (channel, rope) = (self.channel.clone(), Arc::new(Notify::new()));
@@ -128,6 +134,18 @@ impl Drop for Subscription {
         let channel = std::mem::take(&mut self.channel);
         // If the listener has ended, so has the subscription.
         let _ = self.listener.send(Request::Unsubscribe { channel });
+    }
+}
+
+impl fmt::Debug for Notices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notices").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ChannelBell<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelBell").field("channel", &self.channel).finish_non_exhaustive()
     }
 }
 

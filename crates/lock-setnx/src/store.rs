@@ -110,7 +110,9 @@ impl LeaseStore for Setnx {
     async fn undo(&self, claim: &Claim) -> Result<()> {
         let names = self.names(claim.key());
         let owner = claim.owner().to_string();
-        self.node.run_everywhere(claim.started(), &RELEASE, &[&names.lock], &[&owner]).await
+        let (keys, arguments) = ([names.lock.as_str()], [owner.as_str()]);
+        let sent = self.node.run_everywhere(claim.started(), &RELEASE, &keys, &arguments);
+        sent.await.map(|_: Answer<bool>| ())
     }
 
     async fn verify(&self, claim: &Claim) -> Result<bool> {

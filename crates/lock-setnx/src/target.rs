@@ -69,8 +69,21 @@ impl Target {
         Ok(Self::cluster(client, seeds))
     }
 
+    /// Whether it is always the same server.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_one_server(&self) -> bool {
+        match &self.0 {
+            Kind::Single(_) => true,
+            #[cfg(any(feature = "sentinel", feature = "cluster"))]
+            _ => false,
+        }
+    }
+
     /// The servers' addresses, without user and password.
-    pub(crate) fn server(&self) -> String {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn server(&self) -> String {
         let address = |client: &Client| client.get_connection_info().addr().to_string();
         match &self.0 {
             Kind::Single(client) => address(client),

@@ -1,6 +1,6 @@
 //! One waiter per key and process contends at the server; the others stand in line behind it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use lock_core::Key;
 use parking_lot::Mutex;
@@ -8,12 +8,12 @@ use tokio::sync::{Mutex as Turnstile, OwnedMutexGuard};
 
 /// The lines of waiters. A thousand waiters so cost the server no more than one, and a release wakes one of them.
 #[derive(Default)]
-pub(crate) struct Turns {
+pub struct Turns {
     lines: Mutex<HashMap<Key, Arc<Turnstile<()>>>>,
 }
 
 /// The right to contend for a key, until it is dropped.
-pub(crate) struct Turn<'a> {
+pub struct Turn<'a> {
     _pass: OwnedMutexGuard<()>,
     _place: Place<'a>,
 }
@@ -26,10 +26,26 @@ struct Place<'a> {
 
 impl Turns {
     /// Waits until all who came before have had their turn, or given up.
-    pub(crate) async fn wait(&self, key: &Key) -> Turn<'_> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the place in the line is given up.
+    pub async fn wait(&self, key: &Key) -> Turn<'_> {
         let turnstile = Arc::clone(self.lines.lock().entry(key.clone()).or_default());
         let place = Place { turns: self, key: key.clone(), turnstile: Some(Arc::clone(&turnstile)) };
         Turn { _pass: turnstile.lock_owned().await, _place: place }
+    }
+}
+
+impl fmt::Debug for Turns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turns").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Turn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").finish_non_exhaustive()
     }
 }
 

@@ -22,7 +22,7 @@ impl Fixture for SetnxFixture {
     const NAME: &'static str = "setnx";
 
     async fn start() -> Result<Self> {
-        let redis = Redis::builder().persistence(Persistence::Aof).start()?;
+        let redis = Redis::builder().persistence(Persistence::AofAlways).start()?;
         let operator = connect(&redis.url(), &LeaseOptions::default()).await?;
         Ok(Self { redis, operator })
     }

@@ -113,7 +113,7 @@ async fn a_release_whose_reply_is_lost_frees_and_does_not_claim_to_know() -> Res
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_survives_a_restart_that_keeps_the_data() -> Result<()> {
-    let redis = Redis::builder().persistence(Persistence::Aof).start()?;
+    let redis = Redis::builder().persistence(Persistence::AofAlways).start()?;
     let locks = SetnxLocker::connect(redis.url(), options()).await?;
     let guard = locks.lock(KEY).await?;
     redis.kill()?;
@@ -144,7 +144,7 @@ async fn a_restart_that_loses_the_data_is_noticed_by_the_next_renewal_and_tokens
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiter_outlasts_a_restart() -> Result<()> {
-    let redis = Redis::builder().persistence(Persistence::Aof).start()?;
+    let redis = Redis::builder().persistence(Persistence::AofAlways).start()?;
     let locks = SetnxLocker::connect(redis.url(), options()).await?;
     let guard = locks.lock(KEY).await?;
     let waiter = wait_in_another_client(&redis).await?;
@@ -167,6 +167,31 @@ async fn a_waiter_whose_notices_break_is_told_all_the_same() -> Result<()> {
     subscribed(&redis)?;
     guard.release().await?;
     in_time(waiter).await???.release().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_does_not_spin_while_its_server_is_gone() -> Result<()> {
+    let redis = Redis::start()?;
+    let locks = SetnxLocker::connect(redis.url(), options()).await?;
+    let _guard = locks.lock(KEY).await?;
+    let waiter = wait_in_another_client(&redis).await?;
+    redis.kill()?;
+    // What is in its place hangs up on everybody, and counts.
+    let stand_in = std::net::TcpListener::bind(redis.address())?;
+    stand_in.set_nonblocking(true)?;
+    let mut callers = 0;
+    let end = std::time::Instant::now() + Duration::from_secs(1);
+    while std::time::Instant::now() < end {
+        match stand_in.accept() {
+            Ok(_) => callers += 1,
+            // why: the waiter's restraint can only be shown by letting time pass
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+    // A look each tenth of a lease, each with a few connections; a spin would make thousands.
+    ensure!((1..100).contains(&callers), "{callers} connections in a second");
+    waiter.abort();
     Ok(())
 }
 

@@ -1,0 +1,55 @@
+//! A bell that rings when a majority of the servers may be free.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use lock_core::{Bell, Result};
+use lock_setnx::parts::{ChannelBell, Notices};
+use tokio::time;
+
+use crate::crowd::Crowd;
+
+/// How long after the first notice the others are waited for. They were sent at the same time; without them the waiter
+/// would outrun the release at the other servers and be refused.
+const OTHERS: Duration = Duration::from_millis(5);
+
+pub(crate) struct MajorityBell<'a> {
+    bells: Vec<ChannelBell<'a>>,
+    crowd: &'a Crowd,
+}
+
+impl<'a> MajorityBell<'a> {
+    pub(crate) fn new(notices: &'a [Notices], channel: &str, crowd: &'a Crowd) -> Self {
+        Self { bells: notices.iter().map(|notices| notices.bell(channel.to_owned())).collect(), crowd }
+    }
+
+    fn majority(&self) -> usize {
+        self.bells.len() / 2 + 1
+    }
+}
+
+impl Bell for MajorityBell<'_> {
+    /// A release frees a majority, so that at least one of any majority tells of it: the rest is not waited for.
+    async fn listen(&mut self) -> Result<()> {
+        let mut missing = self.majority();
+        let mut listening: FuturesUnordered<_> = self.bells.iter_mut().map(Bell::listen).collect();
+        let mut outcome = Ok(());
+        while missing > 0
+            && let Some(listens) = listening.next().await
+        {
+            match listens {
+                Ok(()) => missing -= 1,
+                Err(error) => outcome = Err(error),
+            }
+        }
+        if missing == 0 { Ok(()) } else { outcome }
+    }
+
+    async fn rung(&mut self) {
+        let others = self.majority() - 1;
+        let mut rings: FuturesUnordered<_> = self.bells.iter_mut().map(Bell::rung).collect();
+        rings.next().await;
+        let _ = time::timeout(OTHERS, rings.take(others).count()).await;
+        time::sleep(self.crowd.pause()).await;
+    }
+}

@@ -1,0 +1,74 @@
+//! Who the servers are: no two of them may be the same, and each is told apart from what it was before a restart.
+
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use lock_core::{BoxFuture, Error, ErrorKind, Result};
+use lock_setnx::parts::{Connection, Greeting, Source, fields, of_connecting};
+use parking_lot::Mutex;
+
+use crate::{
+    recall::{LOOK, Look, MemoryNames, TEACH},
+    store::ACQUIRE,
+};
+
+/// The run ids of the servers, as far as they are known: a random one for each start of each server.
+#[derive(Default)]
+pub(crate) struct Identities(Mutex<Vec<Option<String>>>);
+
+impl Identities {
+    /// The run id of the server at `index`; empty if it does not tell.
+    pub(crate) fn of(&self, index: usize) -> String {
+        self.0.lock().get(index).cloned().flatten().unwrap_or_default()
+    }
+
+    fn enter(&self, index: usize, run: &str) -> Result<()> {
+        let mut runs = self.0.lock();
+        if runs.iter().enumerate().any(|(other, known)| other != index && known.as_deref() == Some(run)) {
+            let message = "two of the addresses lead to one and the same server; each server has one vote";
+            return Err(Error::new(ErrorKind::InvalidInput, message).without_effect());
+        }
+        if runs.len() <= index {
+            runs.resize(index + 1, None);
+        }
+        runs[index] = Some(run.to_owned());
+        Ok(())
+    }
+}
+
+/// What is settled with a server over each new connection, so that nobody is asked for a vote before.
+pub(crate) struct Introduction {
+    pub(crate) index: usize,
+    pub(crate) server: String,
+    pub(crate) identities: Arc<Identities>,
+    pub(crate) names: Arc<MemoryNames>,
+    pub(crate) ttl: Duration,
+}
+
+impl Greeting for Introduction {
+    fn greet<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let run = fields(told, "run_id").next();
+            if let Some(run) = run {
+                self.identities.enter(self.index, run)?;
+            }
+            // One that does not tell is believed to keep its data.
+            let logs = fields(told, "aof_enabled").next().is_none_or(|enabled| enabled == "1");
+            if !logs {
+                tracing::warn!(
+                    "a server keeps no log of its writes: each restart costs it its vote for a while"
+                );
+            }
+            let scripts: [&LazyLock<Source>; 3] = [&ACQUIRE, &LOOK, &TEACH];
+            let arguments = self.names.look(self.ttl, run.unwrap_or_default(), logs);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let settled = async {
+                connection.load(&scripts.map(|script| &**script)).await?;
+                connection.run::<Look>(&LOOK, &self.names.keys(), &arguments).await
+            };
+            settled.await.map(|_| ()).map_err(|error| of_connecting(error, &self.server))
+        })
+    }
+}

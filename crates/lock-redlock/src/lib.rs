@@ -1,0 +1,104 @@
+#![doc = include_str!("../README.md")]
+
+mod bell;
+mod crowd;
+mod identity;
+mod member;
+mod options;
+mod recall;
+mod servers;
+mod store;
+mod votes;
+
+use std::{fmt, ops::Deref};
+
+pub use lock_core::{
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
+    Options as LeaseOptions, Result,
+};
+pub use lock_setnx::Target;
+pub use redis;
+
+pub use crate::{options::Options, store::Redlock};
+
+use lock_core::Leased;
+
+/// Locks on a majority of independent Redis servers. Cheap to clone; clones share everything, connections too.
+///
+/// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
+#[derive(Clone)]
+pub struct RedlockLocker(Locker<Leased<Redlock>>);
+
+impl RedlockLocker {
+    /// Connects to `targets`, each an address such as `redis://127.0.0.1:6379`, a [`redis::Client`], or a [`Target`]:
+    /// an odd number of servers, at least three, that share nothing and do not replicate each other.
+    ///
+    /// A majority must be reachable; the others are connected to later. The first time that servers are used together,
+    /// all must be, since new servers cannot be told from ones that lost their data.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`]: an address or the options cannot work, the number is even or below three, or two
+    ///   addresses lead to one server.
+    /// - [`ErrorKind::Unavailable`]: no majority answered within the request timeout.
+    /// - [`ErrorKind::Auth`]: wrong user or password of one of the servers.
+    /// - [`ErrorKind::UnsafeConfig`]: a server may evict locks, or too many have lost their data.
+    /// - [`ErrorKind::Unexpected`]: what answers is not Redis.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use lock_redlock::{Options, RedlockLocker};
+    ///
+    /// # async fn example() -> lock_redlock::Result<()> {
+    /// let servers = ["redis://one.example", "redis://two.example", "redis://three.example"];
+    /// let locks = RedlockLocker::connect(servers, Options::default()).await?;
+    /// if let Some(guard) = locks.try_lock("orders/42").await? {
+    ///     println!("ours, with token {}", guard.fencing_token());
+    ///     guard.release().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn connect<T>(targets: impl IntoIterator<Item = T>, options: Options) -> Result<Self>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let targets = targets.into_iter().map(TryInto::try_into).collect::<Result<Vec<Target>, _>>()?;
+        let store = Redlock::connect(targets, &options).await?;
+        Ok(Self(Locker::new(Leased::new(store, &options.lease)?)))
+    }
+
+    /// The name under which each server keeps the lock on `key`, for a look with `redis-cli`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`]: no such key can be.
+    pub fn name_in_redis(&self, key: &str) -> Result<String> {
+        Ok(self.0.backend().store().names(&Key::new(key)?).lock)
+    }
+}
+
+impl Deref for RedlockLocker {
+    type Target = Locker<Leased<Redlock>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl From<RedlockLocker> for AnyLocker {
+    fn from(locker: RedlockLocker) -> Self {
+        Self::new(locker.0)
+    }
+}
+
+impl fmt::Debug for RedlockLocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedlockLocker").field(&self.0).finish()
+    }
+}

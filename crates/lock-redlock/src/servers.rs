@@ -1,0 +1,185 @@
+//! All the servers, and what is common to every question that is put to them.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use lock_core::{BoxFuture, Error, ErrorKind, Result};
+use lock_setnx::{
+    Target,
+    parts::{Answer, Prefix},
+};
+use tokio::{runtime::Handle, time};
+
+use crate::{
+    Options,
+    identity::{Identities, Introduction},
+    member::{Member, Reply},
+    recall::{MemoryNames, Recall},
+};
+
+/// The servers that have a vote each.
+pub(crate) struct Servers {
+    pub(crate) members: Vec<Arc<Member>>,
+    pub(crate) identities: Arc<Identities>,
+    pub(crate) names: Arc<MemoryNames>,
+    pub(crate) recall: Recall,
+    pub(crate) ttl: Duration,
+    /// The request timeout.
+    pub(crate) limit: Duration,
+    /// Where the connections live, and what goes on in the background.
+    pub(crate) runtime: Handle,
+}
+
+/// Questions under way, in no order, each with the index of its server.
+pub(crate) type Asked<T> = FuturesUnordered<BoxFuture<'static, (usize, Reply<T>)>>;
+
+/// How a majority answered, and who has not answered yet.
+pub(crate) struct Majority<T> {
+    pub(crate) answer: Result<bool>,
+    pub(crate) pending: Asked<T>,
+}
+
+impl Servers {
+    pub(crate) async fn connect(targets: Vec<Arc<Target>>, options: &Options) -> Result<Self> {
+        let terms = options.lease.check()?;
+        let (ttl, limit) = (terms.ttl(), terms.request_timeout());
+        Prefix::new(&options.prefix)?;
+        let names = Arc::new(MemoryNames::new(&options.prefix));
+        let identities = Arc::<Identities>::default();
+        let recall = Recall::new(targets.len(), ttl);
+        let introduction = |index, server| {
+            let (identities, names) = (Arc::clone(&identities), Arc::clone(&names));
+            Introduction { index, server, identities, names, ttl }
+        };
+        let member = |(index, target): (usize, Arc<Target>)| {
+            let introduction = introduction(index, target.server());
+            Arc::new(Member::new(target, options.accept_eviction, limit, ttl, introduction))
+        };
+        let members: Vec<_> = targets.into_iter().enumerate().map(member).collect();
+        check_set(&members)?;
+        let servers = Self { members, identities, names, recall, ttl, limit, runtime: Handle::current() };
+        servers.reach_majority().await?;
+        servers.recall().await?;
+        Ok(servers)
+    }
+
+    async fn reach_majority(&self) -> Result<()> {
+        let mut attempts: FuturesUnordered<_> = self.members.iter().map(Member::connect).collect();
+        let enough = time::sleep(self.limit);
+        tokio::pin!(enough);
+        let mut reached = 0;
+        let mut failures = Vec::new();
+        loop {
+            let attempt = tokio::select! {
+                biased;
+                attempt = attempts.next() => attempt,
+                // Those that are late go on in the background.
+                () = &mut enough, if reached >= self.majority() => None,
+            };
+            match attempt {
+                Some(Ok(())) => reached += 1,
+                // What does not pass by itself is told at once, even of one server: somebody has to see to it.
+                Some(Err(error)) if !error.is_transient() => return Err(error),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "a server cannot be reached; it is left out until it can be");
+                    failures.push(error);
+                }
+                None if reached >= self.majority() => return Ok(()),
+                None => return Err(self.unavailable(0, failures).without_effect()),
+            }
+        }
+    }
+
+    pub(crate) fn enumerated(&self) -> impl Iterator<Item = (usize, &Arc<Member>)> {
+        self.members.iter().enumerate()
+    }
+
+    pub(crate) fn majority(&self) -> usize {
+        self.members.len() / 2 + 1
+    }
+
+    /// The servers that are asked for votes: all, without those that have been silent lately if there are enough others.
+    pub(crate) fn worth_asking(&self) -> Vec<bool> {
+        let worth: Vec<_> = self.members.iter().map(|member| member.is_worth_asking()).collect();
+        let enough = worth.iter().filter(|worth| **worth).count() >= self.majority();
+        if enough { worth } else { vec![true; self.members.len()] }
+    }
+
+    /// Counts answers until a majority has said yes or no. `read` makes a yes or a no of an answer, or neither.
+    pub(crate) async fn majority_of<T: 'static>(
+        &self,
+        mut pending: Asked<T>,
+        read: impl Fn(&Answer<T>) -> Option<bool>,
+    ) -> Majority<T> {
+        let (mut yes, mut no) = (0, 0);
+        let mut failures = Vec::new();
+        while let Some((_, reply)) = pending.next().await {
+            match reply.map(|answer| read(&answer)) {
+                Ok(Some(true)) => yes += 1,
+                Ok(Some(false)) => no += 1,
+                Ok(None) => {}
+                Err(error) => failures.push(error),
+            }
+            if yes >= self.majority() || no >= self.majority() {
+                return Majority { answer: Ok(yes > no), pending };
+            }
+        }
+        Majority { answer: Err(self.unavailable(0, failures)), pending }
+    }
+
+    /// Lets questions that nobody waits for any more come to their end.
+    pub(crate) fn carry_on<T: Send + 'static>(&self, mut pending: Asked<T>) {
+        if !pending.is_empty() {
+            self.runtime.spawn(async move { while pending.next().await.is_some() {} });
+        }
+    }
+
+    /// No majority answered; the first of the failures stands for all. Those who forgot have no vote.
+    pub(crate) fn unavailable(&self, forgot: usize, failures: Vec<Error>) -> Error {
+        let (all, failed) = (self.members.len(), failures.len());
+        let message = match (failed, forgot) {
+            (0, 0) => format!("the answers of the {all} servers make no majority"),
+            (0, _) => format!("{forgot} of {all} servers have lost their data and have no vote yet"),
+            (_, 0) => {
+                format!("{failed} of {all} servers did not answer; a majority must be up and reachable")
+            }
+            _ => format!("of {all} servers {failed} did not answer and {forgot} have lost their data"),
+        };
+        let error = Error::new(ErrorKind::Unavailable, message);
+        match failures.into_iter().next() {
+            Some(failure) => error.with_source(failure),
+            None => error,
+        }
+    }
+}
+
+pub(crate) fn indexed<T: Send + 'static>(
+    index: usize,
+    reply: BoxFuture<'static, Reply<T>>,
+) -> BoxFuture<'static, (usize, Reply<T>)> {
+    Box::pin(async move { (index, reply.await) })
+}
+
+/// An odd number of servers, at least three, no two the same.
+fn check_set(members: &[Arc<Member>]) -> Result<()> {
+    let refuse = |reason: String| Err(Error::new(ErrorKind::InvalidInput, reason).without_effect());
+    let count = members.len();
+    if count < 3 {
+        return refuse(format!(
+            "{count} servers were given; at least 3 are needed for one of them to be able to fail"
+        ));
+    }
+    if count.is_multiple_of(2) {
+        return refuse(format!(
+            "{count} servers were given; take an odd number: {count} bear no more failures than {}, and votes can be \
+             split in halves",
+            count - 1
+        ));
+    }
+    for (index, member) in members.iter().enumerate() {
+        if members[..index].iter().any(|other| other.server() == member.server()) {
+            return refuse(format!("{} was given twice; each server has one vote", member.server()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Counting votes: when it is decided, and what.
+
+use std::time::Duration;
+
+use lock_core::Error;
+
+/// What one server made of a claim.
+#[derive(Debug)]
+pub(crate) enum Vote {
+    /// It votes for the claim.
+    Granted,
+    /// It votes for another.
+    Busy { free_in: Duration, owner: String },
+    /// It would vote for the claim if its token were larger than this.
+    Stale(u64),
+    /// It has no vote.
+    Forgot,
+    /// It gave no answer.
+    Failed(Error),
+}
+
+/// What the votes come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// A majority is for the claim.
+    Held,
+    /// A majority may be for it if it proposes a larger token.
+    Again,
+    /// No majority will be for it, since others have votes.
+    Busy,
+    /// No majority can vote.
+    Unavailable,
+}
+
+/// The votes of one round.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    servers: usize,
+    granted: usize,
+    busy: Vec<(Duration, String)>,
+    stale: usize,
+    newest: u64,
+    forgot: usize,
+    failures: Vec<Error>,
+}
+
+impl Tally {
+    pub(crate) fn of(servers: usize) -> Self {
+        Self { servers, granted: 0, busy: Vec::new(), stale: 0, newest: 0, forgot: 0, failures: Vec::new() }
+    }
+
+    pub(crate) fn count(&mut self, vote: Vote) {
+        match vote {
+            Vote::Granted => self.granted += 1,
+            Vote::Busy { free_in, owner } => self.busy.push((free_in, owner)),
+            Vote::Stale(token) => {
+                self.stale += 1;
+                self.newest = self.newest.max(token);
+            }
+            Vote::Forgot => self.forgot += 1,
+            Vote::Failed(error) => self.failures.push(error),
+        }
+    }
+
+    fn majority(&self) -> usize {
+        self.servers / 2 + 1
+    }
+
+    fn votes(&self) -> usize {
+        self.granted + self.busy.len() + self.stale
+    }
+
+    fn pending(&self) -> usize {
+        self.servers - self.votes() - self.forgot - self.failures.len()
+    }
+
+    /// Whether a majority has voted, so that the rest need not be waited for without end.
+    pub(crate) fn has_quorum(&self) -> bool {
+        self.votes() >= self.majority()
+    }
+
+    /// What is certain, whatever those say who have not answered.
+    pub(crate) fn decided(&self) -> Option<Decision> {
+        self.decide(self.pending())
+    }
+
+    /// What it comes to if those who have not answered never do. Needs a quorum.
+    pub(crate) fn without_the_rest(&self) -> Decision {
+        self.decide(0).unwrap_or(Decision::Busy)
+    }
+
+    fn decide(&self, pending: usize) -> Option<Decision> {
+        let majority = self.majority();
+        if self.granted >= majority {
+            return Some(Decision::Held);
+        }
+        // No majority can vote because of faults alone. The number of servers is odd.
+        if self.forgot + self.failures.len() >= majority {
+            return Some(Decision::Unavailable);
+        }
+        if self.granted + pending >= majority {
+            return None;
+        }
+        if self.stale > 0 && self.granted + self.stale + pending >= majority {
+            return Some(Decision::Again);
+        }
+        // With too few votes it is open still whether it will be busy or unavailable.
+        self.has_quorum().then_some(Decision::Busy)
+    }
+
+    /// The newest token of those who want a larger one.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Whether the claim may have left anything anywhere.
+    pub(crate) fn may_leave_something(&self) -> bool {
+        self.granted + self.pending() > 0 || self.failures.iter().any(|failure| !failure.has_no_effect())
+    }
+
+    /// When enough votes for another will have run out, if one other has a majority: else nobody may have the key, and
+    /// it is free as soon as all who failed have given their votes back.
+    pub(crate) fn free_in(&self) -> Option<Duration> {
+        let held_by = |owner: &String| self.busy.iter().filter(|(_, other)| other == owner).count();
+        if !self.busy.iter().any(|(_, owner)| held_by(owner) >= self.majority()) {
+            return None;
+        }
+        let mut ends: Vec<_> = self.busy.iter().map(|(free_in, _)| *free_in).collect();
+        ends.sort_unstable();
+        let needed = self.majority() - self.granted;
+        ends.get(needed - 1).copied()
+    }
+
+    pub(crate) fn forgot(&self) -> usize {
+        self.forgot
+    }
+
+    pub(crate) fn into_failures(self) -> Vec<Error> {
+        self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lock_core::ErrorKind;
+
+    use super::*;
+
+    fn tally(votes: &str) -> Tally {
+        let mut tally = Tally::of(5);
+        for vote in votes.chars() {
+            tally.count(match vote {
+                'g' => Vote::Granted,
+                's' => Vote::Stale(7),
+                '0' => Vote::Forgot,
+                'x' => Vote::Failed(Error::new(ErrorKind::Unavailable, "dead").without_effect()),
+                owner => Vote::Busy { free_in: Duration::from_millis(9), owner: owner.to_string() },
+            });
+        }
+        tally
+    }
+
+    #[test]
+    fn it_is_decided_at_the_first_majority_either_way() {
+        use Decision::{Again, Busy, Held, Unavailable};
+        for (votes, decision) in [
+            ("", None),
+            ("gg", None),
+            ("ggg", Some(Held)),
+            ("ggaag", Some(Held)),
+            ("aa", None),
+            ("aaa", Some(Busy)),
+            ("ggab", None),
+            ("ggabb", Some(Busy)),
+            ("xx", None),
+            ("xxaa", None),
+            ("xxgga", Some(Busy)),
+            ("xxaaa", Some(Busy)),
+            ("xxx", Some(Unavailable)),
+            ("x00", Some(Unavailable)),
+            ("ggxx0", Some(Unavailable)),
+            ("ss", None),
+            ("sss", Some(Again)),
+            ("ssa", Some(Again)),
+            ("ssaa", Some(Again)),
+            ("saaa", Some(Busy)),
+            ("ssxx", Some(Again)),
+        ] {
+            assert_eq!(tally(votes).decided(), decision, "{votes}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_late_is_not_waited_for_without_end() {
+        assert!(!tally("gg").has_quorum());
+        assert_eq!(tally("ggaa").without_the_rest(), Decision::Busy);
+        assert_eq!(tally("ggsa").without_the_rest(), Decision::Again);
+    }
+
+    #[test]
+    fn only_a_majority_of_one_other_is_waited_for() {
+        assert_eq!(tally("aaa").free_in(), Some(Duration::from_millis(9)));
+        assert_eq!(tally("gaabb").free_in(), None, "votes are split");
+    }
+
+    #[test]
+    fn only_what_may_be_left_is_undone() {
+        assert!(!tally("aaaxx").may_leave_something());
+        assert!(tally("aaax").may_leave_something(), "one has not answered");
+        assert!(tally("gaaxx").may_leave_something());
+    }
+}

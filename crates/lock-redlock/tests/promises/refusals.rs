@@ -1,0 +1,95 @@
+//! Sets of servers that cannot work are refused, with the reason.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use lock_redlock::{ErrorKind, Options, RedlockLocker};
+use test_cluster::{Proxy, Redis};
+
+use crate::set::{Set, patient};
+
+async fn refused(urls: Vec<String>, options: Options, kind: ErrorKind, reason: &str) {
+    let error = RedlockLocker::connect(urls, options).await.expect_err(reason);
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(reason), "{error}");
+    assert!(error.has_no_effect(), "{error:?}");
+}
+
+#[tokio::test]
+async fn too_few_servers_and_even_numbers_are_refused() {
+    let urls = |count: u16| (1..=count).map(|port| format!("redis://127.0.0.1:{port}")).collect();
+    for (count, reason) in
+        [(0, "at least 3"), (1, "at least 3"), (2, "at least 3"), (4, "odd number"), (6, "odd number")]
+    {
+        refused(urls(count), Options::default(), ErrorKind::InvalidInput, reason).await;
+    }
+}
+
+#[tokio::test]
+async fn one_server_has_one_vote_whatever_it_is_called() -> Result<()> {
+    let set = Set::start(3)?;
+    let mut urls = set.urls();
+    urls[2] = urls[0].clone();
+    refused(urls.clone(), patient(), ErrorKind::InvalidInput, "given twice").await;
+
+    urls[2] = set.servers[0].url();
+    refused(urls.clone(), patient(), ErrorKind::InvalidInput, "one and the same server").await;
+
+    let another_way = Proxy::start(set.servers[1].address())?;
+    urls[2] = format!("redis://{}", another_way.address());
+    refused(urls, patient(), ErrorKind::InvalidInput, "one and the same server").await;
+    Ok(())
+}
+
+/// A server that was down when the others were connected to turns out to be one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_double_that_comes_up_later_gets_no_vote() -> Result<()> {
+    let set = Set::start(3)?;
+    drop(set.locker(patient()).await?);
+    set.proxies[2].refuse(true);
+    let locks = set.locker(patient()).await?;
+    set.proxies[2].retarget(set.servers[0].address());
+    set.proxies[2].refuse(false);
+    for _ in 0..10 {
+        locks.lock("a").await?.release().await?;
+    }
+    set.servers[1].kill()?;
+    let error = locks.try_lock("a").await.expect_err("one server with two addresses is no majority of three");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_may_evict_locks_is_refused() -> Result<()> {
+    let set = Set::start(3)?;
+    set.servers[1].command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])?;
+    refused(set.urls(), patient(), ErrorKind::UnsafeConfig, "allkeys-lru").await;
+    set.locker(patient().accepting_eviction()).await?.lock("a").await?.release().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_majority_nothing_is_connected_to() -> Result<()> {
+    let set = Set::start(3)?;
+    set.locker(patient()).await?;
+    set.servers[0].kill()?;
+    set.locker(patient()).await?.lock("a").await?.release().await?;
+    set.servers[1].kill()?;
+    refused(set.urls(), patient(), ErrorKind::Unavailable, "2 of 3 servers did not answer").await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn passwords_are_not_repeated() -> Result<()> {
+    let secured = || Redis::builder().password("secret").start();
+    let servers = [secured()?, secured()?, secured()?];
+    let urls: Vec<_> = servers.iter().map(Redis::url).collect();
+    let options = || Options::default().with_ttl(Duration::from_secs(60));
+    let locks = RedlockLocker::connect(&urls, options()).await?;
+    assert!(!format!("{locks:?}").contains("secret"));
+    let wrong = urls.iter().map(|url| url.replace("secret", "guess"));
+    let error = RedlockLocker::connect(wrong, options()).await.expect_err("the password is wrong");
+    assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
+    assert!(!format!("{error} {error:?}").contains("guess"));
+    Ok(())
+}
