@@ -3,7 +3,10 @@
 use std::{fs, io, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::Subcommand;
+use clap::{
+    Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use serde::{Deserialize, Serialize};
 use test_cluster::process;
 
@@ -25,13 +28,20 @@ enum Action {
     Up {
         #[command(flatten)]
         which: Which,
+        /// How many nodes etcd and ZooKeeper have, if they are not up yet; 3 if you do not choose
+        #[arg(long, value_parser = one_or_three())]
+        nodes: Option<usize>,
         #[command(flatten)]
         consent: Consent,
     },
     /// Stop them and remove their data
     Down(Which),
-    /// Ask them whether they are up
+    /// Ask them whether they are up, and who leads
     Status(Which),
+}
+
+fn one_or_three() -> impl TypedValueParser<Value = usize> {
+    PossibleValuesParser::new(["1", "3"]).map(|text| if text == "1" { 1 } else { 3 })
 }
 
 #[derive(clap::Args)]
@@ -50,19 +60,26 @@ impl Which {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let cluster = Cluster::load(workspace::target().join("cluster"))?;
     match &args.action {
-        Action::Up { which, consent } => up(cluster, which.servers(), consent),
+        Action::Up { which, nodes, consent } => up(cluster, which.servers(), *nodes, consent),
         Action::Down(which) => down(cluster, which.servers()),
         Action::Status(which) => status(&cluster, which.servers()),
     }
 }
 
-fn up(mut cluster: Cluster, servers: &[Server], consent: &Consent) -> Result<()> {
-    let needs: Vec<_> = servers.iter().map(|server| server.need()).collect();
+fn up(mut cluster: Cluster, servers: &[Server], wanted: Option<usize>, consent: &Consent) -> Result<()> {
+    let needs: Vec<_> = servers.iter().flat_map(|server| server.needs()).copied().collect();
     setup::ensure(&needs, consent)?;
     for server in servers {
-        if cluster.ask(*server).is_err() {
-            cluster.stop(*server)?;
-            cluster.start(*server)?;
+        match cluster.ask(*server) {
+            Ok(nodes) if wanted.is_some_and(|wanted| server.nodes(Some(wanted)) != nodes.len()) => bail!(
+                "{server} is up with another number of nodes, {}; to begin anew: cargo xtask cluster down {server}",
+                nodes.len()
+            ),
+            Ok(_) => {}
+            Err(_) => {
+                cluster.stop(*server)?;
+                cluster.start(*server, server.nodes(wanted))?;
+            }
         }
     }
     status(&cluster, servers)
@@ -81,10 +98,15 @@ fn status(cluster: &Cluster, servers: &[Server]) -> Result<()> {
     let mut up = 0;
     for server in servers {
         match cluster.ask(*server) {
-            Ok(left) => {
+            Ok(nodes) => {
                 up += 1;
-                println!("{server}: up, process {}", left.pid);
-                println!("export {}={}", server.variable(), server.url(left.port));
+                println!("{server}: up");
+                for Node { left, leads } in &nodes {
+                    let leads = if *leads { ", leads" } else { "" };
+                    println!("  {}, process {}{leads}", server.urls([left.port]), left.pid);
+                }
+                let ports = nodes.iter().map(|node| node.left.port);
+                println!("  export {}={}", server.variable(), server.urls(ports));
             }
             Err(reason) => println!("{server}: down, {reason:#}"),
         }
@@ -99,6 +121,7 @@ struct Cluster {
     left: Vec<Left>,
 }
 
+/// One node. Those of one server are remembered in their order.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 struct Left {
     server: Server,
@@ -129,33 +152,62 @@ impl Cluster {
         self.home.join(server.to_string())
     }
 
-    fn find(&self, server: Server) -> Option<&Left> {
-        self.left.iter().find(|left| left.server == server)
-    }
-
-    /// The server, if it is up. Another program that took its port since is not it.
-    fn ask(&self, server: Server) -> Result<Left> {
-        let Some(left) = self.find(server) else { bail!("cargo xtask cluster up starts it") };
-        if !process::is_detached_running(left.pid, &self.data(server)) {
-            bail!("process {} has ended", left.pid);
+    /// Where the nodes of a server have their data; one that is alone has no directories below.
+    fn directories(&self, server: Server, nodes: usize) -> Vec<PathBuf> {
+        let home = self.data(server);
+        if nodes == 1 {
+            vec![home]
+        } else {
+            (1..=nodes).map(|number| home.join(number.to_string())).collect()
         }
-        server.ask(left.port)?;
-        Ok(*left)
     }
 
-    fn start(&mut self, server: Server) -> Result<()> {
-        let data = self.data(server);
-        workspace::empty(&data)?;
-        let process::Detached { pid, port } = server.start_detached(&data)?;
-        self.left.push(Left { server, pid, port });
+    /// The nodes of a server, each with its directory.
+    fn find(&self, server: Server) -> Vec<(Left, PathBuf)> {
+        let left: Vec<_> = self.left.iter().filter(|left| left.server == server).copied().collect();
+        let directories = self.directories(server, left.len());
+        left.into_iter().zip(directories).collect()
+    }
+
+    /// The nodes of a server, if all are up. Another program that took the port of one since is not it.
+    fn ask(&self, server: Server) -> Result<Vec<Node>> {
+        let found = self.find(server);
+        if found.is_empty() {
+            bail!("cargo xtask cluster up {server} starts it");
+        }
+        let ask = |(left, directory): &(Left, PathBuf)| {
+            if !process::is_detached_running(left.pid, directory) {
+                bail!("process {} has ended", left.pid);
+            }
+            let leads =
+                server.ask(left.port).with_context(|| format!("process {} does not serve", left.pid))?;
+            Ok(Node { left: *left, leads })
+        };
+        found.iter().map(ask).collect()
+    }
+
+    fn start(&mut self, server: Server, nodes: usize) -> Result<()> {
+        workspace::empty(&self.data(server))?;
+        let started = server.start_detached(&self.directories(server, nodes))?;
+        self.left.extend(started.into_iter().map(|process::Detached { pid, port }| Left {
+            server,
+            pid,
+            port,
+        }));
         self.save()
     }
 
-    /// Stops the server, removes its data, and tells whether it ran.
+    /// Stops the server, removes its data, and tells whether any node of it ran.
     fn stop(&mut self, server: Server) -> Result<bool> {
-        let Some(left) = self.find(server) else { return Ok(false) };
+        let found = self.find(server);
+        if found.is_empty() {
+            return Ok(false);
+        }
+        let mut stopped = false;
+        for (left, directory) in found {
+            stopped |= process::stop_detached(left.pid, &directory)?;
+        }
         let data = self.data(server);
-        let stopped = process::stop_detached(left.pid, &data)?;
         if data.exists() {
             fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
         }
@@ -165,24 +217,39 @@ impl Cluster {
     }
 }
 
+/// A node that answered.
+#[derive(Debug)]
+struct Node {
+    left: Left,
+    leads: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Cluster, Left};
     use crate::servers::Server;
 
+    fn left(server: Server, port: u16) -> Left {
+        Left { server, pid: u32::MAX, port }
+    }
+
     #[test]
     fn what_was_left_running_is_remembered() {
         let home = tempfile::tempdir().unwrap();
-        let left = Left { server: Server::Redis, pid: 4711, port: 15_000 };
-        Cluster { home: home.path().to_owned(), left: vec![left] }.save().unwrap();
-        assert_eq!(Cluster::load(home.path().to_owned()).unwrap().find(Server::Redis), Some(&left));
+        let nodes = [left(Server::Etcd, 15_000), left(Server::Redis, 15_001), left(Server::Etcd, 15_002)];
+        Cluster { home: home.path().to_owned(), left: nodes.into() }.save().unwrap();
+        let cluster = Cluster::load(home.path().to_owned()).unwrap();
+        assert_eq!(cluster.find(Server::Redis), [(nodes[1], home.path().join("redis"))]);
+        assert_eq!(
+            cluster.find(Server::Etcd),
+            [(nodes[0], home.path().join("etcd/1")), (nodes[2], home.path().join("etcd/2"))]
+        );
     }
 
     #[test]
     fn a_server_whose_process_has_ended_is_down() {
         let home = tempfile::tempdir().unwrap();
-        let left = Left { server: Server::Redis, pid: u32::MAX, port: 15_000 };
-        let cluster = Cluster { home: home.path().to_owned(), left: vec![left] };
+        let cluster = Cluster { home: home.path().to_owned(), left: vec![left(Server::Redis, 15_000)] };
         assert_eq!(
             cluster.ask(Server::Redis).unwrap_err().to_string(),
             format!("process {} has ended", u32::MAX)

@@ -10,6 +10,7 @@ use duct::cmd;
 
 pub(crate) use self::report::Report;
 use crate::{
+    programs::{self, Program},
     setup::{self, Consent},
     workspace::{self, Package},
 };
@@ -33,22 +34,24 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let backends = choose(&workspace::packages()?, &args.backend)?;
+    let packages = workspace::packages()?;
+    let backends = choose(&packages, &args.backend)?;
     setup::ensure(&setup::needs_of(&backends), &args.consent)?;
+    let programs = build(&backends, !args.backend.is_empty())?;
     let dir = directory();
     workspace::empty(&dir)?;
 
     let mut broken = Vec::new();
-    for (index, backend) in backends.iter().enumerate() {
-        println!("\n{} ({} of {})", backend, index + 1, backends.len());
-        let words = ["test", "--package", backend, "--all-features", "--test", TEST, "--"];
-        let ended = cmd(workspace::cargo(), words.into_iter().chain(args.filter.as_deref()))
-            .dir(workspace::root())
-            .env(REPORT_VARIABLE, dir.join(format!("{backend}.jsonl")))
+    for (index, (backend, program)) in backends.iter().zip(&programs).enumerate() {
+        let name = backend.name.as_str();
+        println!("\n{name} ({} of {})", index + 1, backends.len());
+        let ended = cmd(&program.path, args.filter.as_deref())
+            .dir(program.home())
+            .env(REPORT_VARIABLE, dir.join(format!("{name}.jsonl")))
             .unchecked()
             .run()?;
         if !ended.status.success() {
-            broken.push(backend.as_str());
+            broken.push(name);
         }
     }
 
@@ -82,21 +85,37 @@ pub(crate) fn directory() -> PathBuf {
     workspace::target().join("conformance")
 }
 
+/// Builds the program of each of `backends`: those alone, or with everything that `test-all` builds.
+fn build(backends: &[&Package], alone: bool) -> Result<Vec<Program>> {
+    let mut words = vec!["test", "--no-run", "--test", TEST];
+    if alone {
+        words.push("--all-features");
+        words.extend(backends.iter().flat_map(|backend| ["--package", &backend.name]));
+    } else {
+        words.extend(programs::ALL);
+    }
+    let mut built = programs::build(words)?;
+    let program = |backend: &&Package| {
+        let index = built.iter().position(|program| program.manifest == backend.manifest_path);
+        index
+            .map(|index| built.swap_remove(index))
+            .with_context(|| format!("cargo built nothing of {}", backend.name))
+    };
+    backends.iter().map(program).collect()
+}
+
 /// The packages that run the suite: all, or those named.
-fn choose(packages: &[Package], named: &[String]) -> Result<Vec<String>> {
-    let known: Vec<_> = packages
-        .iter()
-        .filter(|package| package.tests().any(|test| test == TEST))
-        .map(|package| &package.name)
-        .collect();
+fn choose<'a>(packages: &'a [Package], named: &[String]) -> Result<Vec<&'a Package>> {
+    let known: Vec<_> = packages.iter().filter(|package| package.tests().any(|test| test == TEST)).collect();
     if named.is_empty() {
-        return Ok(known.into_iter().cloned().collect());
+        return Ok(known);
     }
     let find = |name: &String| {
-        let found =
-            known.iter().find(|package| *package == &name || package.strip_prefix("lock-") == Some(name));
-        found.map(|package| (*package).clone()).with_context(|| {
-            let known: Vec<_> = known.iter().map(|package| package.trim_start_matches("lock-")).collect();
+        let is_meant =
+            |package: &&&Package| package.name == *name || package.name.strip_prefix("lock-") == Some(name);
+        known.iter().find(is_meant).copied().with_context(|| {
+            let known: Vec<_> =
+                known.iter().map(|package| package.name.trim_start_matches("lock-")).collect();
             format!("there is no backend {name:?}; the backends are {}", known.join(", "))
         })
     };
@@ -106,35 +125,35 @@ fn choose(packages: &[Package], named: &[String]) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::choose;
-    use crate::workspace::{Package, Target};
+    use crate::workspace::{Package, tests::package};
 
     fn workspace() -> Vec<Package> {
-        let package = |name: &str, test: &str| Package {
-            name: name.to_owned(),
-            targets: vec![Target { name: test.to_owned(), kind: vec!["test".to_owned()] }],
-        };
-        vec![
-            package("lock-core", "keys"),
-            package("lock-local", "conformance"),
-            package("lock-setnx", "conformance"),
-        ]
+        [("lock-core", "keys"), ("lock-local", "conformance"), ("lock-setnx", "conformance")]
+            .map(|(name, test)| package(name, &[test], true))
+            .into()
+    }
+
+    fn chosen(named: &[&str]) -> Vec<String> {
+        let named: Vec<_> = named.iter().map(|name| (*name).to_owned()).collect();
+        choose(&workspace(), &named).unwrap().iter().map(|package| package.name.clone()).collect()
     }
 
     #[test]
     fn every_package_with_the_suite_is_a_backend() {
-        assert_eq!(choose(&workspace(), &[]).unwrap(), ["lock-local", "lock-setnx"]);
+        assert_eq!(chosen(&[]), ["lock-local", "lock-setnx"]);
     }
 
     #[test]
     fn a_backend_is_known_by_its_short_and_its_full_name() {
         for name in ["setnx", "lock-setnx"] {
-            assert_eq!(choose(&workspace(), &[name.to_owned()]).unwrap(), ["lock-setnx"]);
+            assert_eq!(chosen(&[name]), ["lock-setnx"]);
         }
     }
 
     #[test]
     fn an_unknown_backend_is_refused_with_the_known_ones() {
-        let error = choose(&workspace(), &["core".to_owned()]).unwrap_err();
+        let workspace = workspace();
+        let error = choose(&workspace, &["core".to_owned()]).unwrap_err();
         assert_eq!(error.to_string(), "there is no backend \"core\"; the backends are local, setnx");
     }
 }

@@ -7,6 +7,7 @@ mod test_all;
 mod tidy;
 mod tutorial;
 
+mod programs;
 mod progress;
 mod servers;
 mod workspace;

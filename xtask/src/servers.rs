@@ -1,72 +1,146 @@
 //! The servers that examples and people can be given.
 
-use std::{fmt, net::Ipv4Addr, path::Path, time::Duration};
+use std::{any::Any, fmt, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use test_cluster::{Redis, process::Detached, resp::Connection};
+use test_cluster::{
+    Etcd, EtcdCluster, Persistence, Redis, RedisBuilder, ZooKeeper, ZooKeeperCluster, etcd,
+    process::{self, Detached},
+    resp::Connection,
+    zookeeper,
+};
 
 use crate::setup::{self, Need};
 
+/// Several servers go by one name if a client uses them as one.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Server {
+    /// One Redis
     Redis,
+    /// Three etcd servers, or one
+    Etcd,
+    /// Three ZooKeeper servers, or one
+    Zk,
+    /// Five Redis servers that know nothing of each other
+    Redlock,
 }
 
-/// A server that stops when this goes away.
+/// Servers that stop when this goes away.
 pub(crate) struct Running {
-    pub(crate) url: String,
-    _server: Redis,
+    pub(crate) urls: String,
+    _servers: Box<dyn Any>,
 }
 
 impl Server {
-    pub(crate) const ALL: &[Self] = &[Self::Redis];
+    pub(crate) const ALL: &[Self] = &[Self::Redis, Self::Etcd, Self::Zk, Self::Redlock];
 
-    pub(crate) fn need(self) -> &'static Need {
+    pub(crate) fn needs(self) -> &'static [&'static Need] {
         match self {
-            Self::Redis => &setup::REDIS,
+            Self::Redis | Self::Redlock => &[&setup::REDIS],
+            Self::Etcd => &[&setup::ETCD],
+            Self::Zk => &[&setup::JAVA, &setup::ZOOKEEPER],
         }
     }
 
-    /// The environment variable by which programs learn the URL.
+    /// The environment variable by which programs learn the URLs.
     pub(crate) fn variable(self) -> &'static str {
         match self {
             Self::Redis => "REDIS_URL",
+            Self::Etcd => "ETCD_ENDPOINTS",
+            Self::Zk => "ZK_SERVERS",
+            Self::Redlock => "REDLOCK_URLS",
         }
     }
 
-    pub(crate) fn url(self, port: u16) -> String {
+    pub(crate) fn urls(self, ports: impl IntoIterator<Item = u16>) -> String {
+        let url = |port| match self {
+            Self::Redis | Self::Redlock => format!("redis://127.0.0.1:{port}/"),
+            Self::Etcd => format!("http://127.0.0.1:{port}"),
+            Self::Zk => format!("127.0.0.1:{port}"),
+        };
+        ports.into_iter().map(url).collect::<Vec<_>>().join(",")
+    }
+
+    /// How many nodes it has, if `wanted` is what a person chose for those that can be chosen.
+    pub(crate) fn nodes(self, wanted: Option<usize>) -> usize {
         match self {
-            Self::Redis => format!("redis://127.0.0.1:{port}/"),
+            Self::Redis => 1,
+            Self::Etcd | Self::Zk => wanted.unwrap_or(3),
+            Self::Redlock => 5,
         }
     }
 
     pub(crate) fn start(self) -> Result<Running> {
-        let server = match self {
-            Self::Redis => Redis::start().context("cannot start Redis")?,
-        };
-        Ok(Running { url: self.url(server.port()), _server: server })
+        self.start_watched().with_context(|| format!("cannot start {self}"))
     }
 
-    /// Starts one that outlives this process, with its data in `dir`.
-    pub(crate) fn start_detached(self, dir: &Path) -> Result<Detached> {
-        match self {
-            Self::Redis => Redis::builder().detached(dir).context("cannot start Redis"),
-        }
-    }
-
-    /// Asks the server on `port` whether it serves.
-    pub(crate) fn ask(self, port: u16) -> Result<()> {
-        const TIMEOUT: Duration = Duration::from_secs(2);
-        match self {
-            Self::Redis => {
-                let answer =
-                    Connection::open((Ipv4Addr::LOCALHOST, port).into(), TIMEOUT)?.call(&["PING"])?;
-                ensure!(answer.text() == "PONG", "it answers {:?} to PING", answer.text());
-                Ok(())
+    fn start_watched(self) -> Result<Running> {
+        let nodes = self.nodes(None);
+        let (urls, servers): (String, Box<dyn Any>) = match self {
+            Self::Redis | Self::Redlock => {
+                let servers = (0..nodes).map(|_| self.redis().start()).collect::<Result<Vec<_>>>()?;
+                (self.urls(servers.iter().map(Redis::port)), Box::new(servers))
             }
+            Self::Etcd => {
+                let cluster = EtcdCluster::start(nodes)?;
+                (self.urls(cluster.iter().map(Etcd::port)), Box::new(cluster))
+            }
+            Self::Zk => {
+                let cluster = ZooKeeperCluster::start(nodes)?;
+                (self.urls(cluster.nodes().iter().map(ZooKeeper::port)), Box::new(cluster))
+            }
+        };
+        Ok(Running { urls, _servers: servers })
+    }
+
+    /// Starts nodes that outlive this process, one with its data in each of `dirs`.
+    pub(crate) fn start_detached(self, dirs: &[PathBuf]) -> Result<Vec<Detached>> {
+        let started = match self {
+            Self::Redis | Self::Redlock => self.start_each(dirs),
+            Self::Etcd => Etcd::builder().detached_cluster(dirs),
+            Self::Zk => ZooKeeper::builder().detached_cluster(dirs),
+        };
+        started.with_context(|| format!("cannot start {self}"))
+    }
+
+    /// Where one does not start, none goes on.
+    fn start_each(self, dirs: &[PathBuf]) -> Result<Vec<Detached>> {
+        let mut started = Vec::new();
+        for dir in dirs {
+            match self.redis().detached(dir) {
+                Ok(server) => started.push(server),
+                Err(error) => {
+                    for (Detached { pid, .. }, dir) in started.iter().zip(dirs) {
+                        process::stop_detached(*pid, dir)?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(started)
+    }
+
+    /// A vote of Redlock counts only if its server does not forget it.
+    fn redis(self) -> RedisBuilder {
+        let keeps = if self == Self::Redlock { Persistence::AofAlways } else { Persistence::None };
+        Redis::builder().persistence(keeps)
+    }
+
+    /// Asks the node on `port` whether it serves, and returns whether it leads others.
+    pub(crate) fn ask(self, port: u16) -> Result<bool> {
+        const TIMEOUT: Duration = Duration::from_secs(2);
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        match self {
+            Self::Redis | Self::Redlock => {
+                let answer = Connection::open(address, TIMEOUT)?.call(&["PING"])?;
+                ensure!(answer.text() == "PONG", "it answers {:?} to PING", answer.text());
+                Ok(false)
+            }
+            Self::Etcd => etcd::leads(port),
+            Self::Zk => Ok(zookeeper::mode(address)? == "leader"),
         }
     }
 }
@@ -74,5 +148,24 @@ impl Server {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.to_possible_value().expect("no server is hidden").get_name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Server;
+
+    #[test]
+    fn programs_learn_all_nodes_from_one_variable() {
+        assert_eq!(Server::Etcd.urls([1, 2]), "http://127.0.0.1:1,http://127.0.0.1:2");
+        assert_eq!(Server::Zk.urls([1, 2]), "127.0.0.1:1,127.0.0.1:2");
+        assert_eq!(Server::Redlock.urls([1]), "redis://127.0.0.1:1/");
+    }
+
+    #[test]
+    fn only_what_can_be_one_node_or_three_is_chosen() {
+        let nodes = |wanted| Server::ALL.iter().map(|server| server.nodes(wanted)).collect::<Vec<_>>();
+        assert_eq!(nodes(None), [1, 3, 3, 5]);
+        assert_eq!(nodes(Some(1)), [1, 1, 1, 5]);
     }
 }

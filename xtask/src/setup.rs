@@ -1,40 +1,20 @@
 //! `cargo xtask setup`: gets the servers and tools that are missing, as a polite guest.
 
 mod apt;
+mod needs;
 
-use std::{
-    env,
-    io::{self, IsTerminal, Write},
-};
+use std::io::{self, IsTerminal, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use duct::cmd;
-use test_cluster::tools::{self, Tool};
+use test_cluster::tools;
 
+use self::needs::Look;
+pub(crate) use self::needs::{ALL, ETCD, JAVA, Need, PROTOC, REDIS, ZOOKEEPER};
 use crate::{
     progress::{Progress, tail},
-    workspace,
+    workspace::{self, Package},
 };
-
-/// Something that must be on this machine, and the names it goes by.
-pub(crate) struct Need {
-    what: &'static str,
-    tool: &'static Tool,
-    debian: &'static [&'static str],
-    brew: &'static str,
-    /// The packages whose tests need it.
-    used_by: &'static [&'static str],
-}
-
-pub(crate) const REDIS: Need = Need {
-    what: "Redis",
-    tool: &tools::REDIS_SERVER,
-    debian: &["redis-server", "redis-tools"],
-    brew: "redis",
-    used_by: &["lock-setnx"],
-};
-
-pub(crate) const ALL: &[&Need] = &[&REDIS];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -55,19 +35,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn needs_of(packages: &[String]) -> Vec<&'static Need> {
-    let is_used = |need: &&Need| packages.iter().any(|package| need.used_by.contains(&package.as_str()));
+pub(crate) fn needs_of(packages: &[&Package]) -> Vec<&'static Need> {
+    let is_used = |need: &&Need| packages.iter().any(|package| need.used_by.contains(&package.name.as_str()));
     ALL.iter().copied().filter(is_used).collect()
 }
 
 /// Gets what is missing of `needs`.
 pub(crate) fn ensure(needs: &[&Need], consent: &Consent) -> Result<()> {
     let mut missing = Vec::new();
-    for need in needs {
-        if need.is_missing() {
-            missing.push(*need);
-        } else {
-            println!("{}", need.found()?);
+    for need in ALL.iter().filter(|need| needs.iter().any(|wanted| wanted.what == need.what)) {
+        match (need.look)() {
+            Look::Found(found) => println!("{}: {found}", need.what),
+            Look::Broken(error) => return Err(error.context(format!("{} does not run", need.what))),
+            Look::Missing(_) => missing.push(*need),
         }
     }
     if missing.is_empty() {
@@ -85,27 +65,12 @@ pub(crate) fn ensure(needs: &[&Need], consent: &Consent) -> Result<()> {
     }
     source.fetch(&missing)?;
     for need in missing {
-        println!("{}", need.found().with_context(|| by_hand(&[need]))?);
-    }
-    Ok(())
-}
-
-impl Need {
-    /// Whether fetching it would help. It would not if a variable or the PATH leads to something that does not run, since
-    /// they come first.
-    fn is_missing(&self) -> bool {
-        let chosen = env::var_os(self.tool.env).is_some_and(|path| !path.is_empty());
-        match tools::find(self.tool) {
-            // Unpacked, but not all of it, if an earlier attempt was interrupted.
-            Ok(found) => found.path.starts_with(tools::tools_root()) && found.version().is_err(),
-            Err(_) => !chosen,
+        match (need.look)() {
+            Look::Found(found) => println!("{}: {found}", need.what),
+            Look::Broken(error) | Look::Missing(error) => return Err(error.context(by_hand(&[need]))),
         }
     }
-
-    fn found(&self) -> Result<String> {
-        let executable = tools::find(self.tool)?;
-        Ok(format!("{} {}: {}", self.what, executable.version()?, executable.path.display()))
-    }
+    Ok(())
 }
 
 impl Consent {
@@ -178,8 +143,6 @@ impl Source {
 
 /// What a person can do where we cannot.
 fn by_hand(missing: &[&Need]) -> String {
-    let ways = missing
-        .iter()
-        .map(|need| format!("install {} or set {} to the path of its program", need.what, need.tool.env));
+    let ways = missing.iter().map(|need| format!("install {} or set {}", need.what, need.instead));
     format!("{}, then try again", ways.collect::<Vec<_>>().join("; "))
 }

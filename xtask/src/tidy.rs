@@ -2,7 +2,9 @@
 
 mod documents;
 mod manifests;
+mod readmes;
 mod sources;
+mod translations;
 
 use std::{fmt, fs, path::Path};
 
@@ -19,6 +21,8 @@ pub(crate) fn run() -> Result<()> {
     let mut violations = sources::check(&tree);
     violations.extend(manifests::check(&tree));
     violations.extend(documents::check(&tree));
+    violations.extend(readmes::check(&tree));
+    violations.extend(translations::check(&tree));
     for violation in &violations {
         println!("{violation}");
     }

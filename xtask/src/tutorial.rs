@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use duct::cmd;
 
 use crate::{
+    programs::{self, Program},
     progress::human,
     servers::Server,
     setup::{self, Consent},
@@ -29,6 +30,9 @@ const EXAMPLES: &[Example] = &[
     Example { name: "01_local", servers: &[] },
     Example { name: "02_trylock", servers: &[] },
     Example { name: "03_setnx", servers: &[Server::Redis] },
+    Example { name: "04_zk", servers: &[Server::Zk] },
+    Example { name: "05_etcd", servers: &[Server::Etcd] },
+    Example { name: "06_redlock", servers: &[Server::Redlock] },
 ];
 
 #[derive(clap::Args)]
@@ -36,6 +40,9 @@ pub(crate) struct Args {
     /// The examples to run, such as `01 03`; all of them if none is named
     #[arg(value_name = "EXAMPLE", value_parser = named)]
     examples: Vec<&'static Example>,
+    /// Build them with all else in the workspace, as `test-all` does, which then has it already
+    #[arg(long)]
+    workspace: bool,
     #[command(flatten)]
     consent: Consent,
 }
@@ -46,17 +53,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .iter()
         .filter(|server| chosen.iter().any(|example| example.servers.contains(server)))
         .collect();
-    let needs: Vec<_> = servers.iter().map(|server| server.need()).collect();
+    // All examples are one package, so that each is built with what any needs to be built.
+    let needs: Vec<_> =
+        servers.iter().flat_map(|server| server.needs()).copied().chain([&setup::PROTOC]).collect();
     setup::ensure(&needs, &args.consent)?;
-    build()?;
+    println!("Building the examples");
+    let alone = ["--package", "examples"];
+    let programs = programs::build(["build", "--examples"].into_iter().chain(if args.workspace {
+        programs::ALL
+    } else {
+        alone
+    }))?;
 
     let running = servers.iter().map(|server| server.start()).collect::<Result<Vec<_>>>()?;
     let variables: Vec<_> = servers
         .iter()
         .zip(&running)
-        .map(|(server, running)| (server.variable(), running.url.as_str()))
+        .map(|(server, running)| (server.variable(), running.urls.as_str()))
         .collect();
-    let shows = chosen.iter().map(|example| Show::of(example, &variables)).collect::<Result<Vec<_>>>()?;
+    let shows =
+        chosen.iter().map(|example| Show::of(example, &programs, &variables)).collect::<Result<Vec<_>>>()?;
     drop(running);
 
     heading("What they showed");
@@ -71,19 +87,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Cargo shows its own progress.
-fn build() -> Result<()> {
-    println!("Building the examples");
-    let built = cmd!(workspace::cargo(), "build", "--package", "examples", "--examples")
-        .dir(workspace::root())
-        .unchecked()
-        .run()?;
-    if !built.status.success() {
-        bail!("the examples do not build, see above");
-    }
-    Ok(())
-}
-
 /// One example that ran, for the summary.
 struct Show {
     name: &'static str,
@@ -94,12 +97,11 @@ struct Show {
 
 impl Show {
     /// Runs `example` and passes its output on as it comes.
-    fn of(example: &Example, variables: &[(&str, &str)]) -> Result<Self> {
+    fn of(example: &Example, programs: &[Program], variables: &[(&str, &str)]) -> Result<Self> {
         heading(example.name);
-        let mut command =
-            cmd!(workspace::cargo(), "run", "--quiet", "--package", "examples", "--example", example.name)
-                .dir(workspace::root())
-                .unchecked();
+        let program = programs.iter().find(|program| program.name == example.name);
+        let program = program.with_context(|| format!("cargo built no example {}", example.name))?;
+        let mut command = cmd!(&program.path).dir(workspace::root()).unchecked();
         for (variable, url) in variables {
             command = command.env(variable, url);
         }
@@ -154,6 +156,9 @@ mod tests {
 
     #[test]
     fn an_unknown_example_is_refused_with_the_known_ones() {
-        assert_eq!(named("07").unwrap_err(), "the examples are 01_local, 02_trylock, 03_setnx");
+        assert_eq!(
+            named("07").unwrap_err(),
+            "the examples are 01_local, 02_trylock, 03_setnx, 04_zk, 05_etcd, 06_redlock"
+        );
     }
 }

@@ -13,7 +13,10 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 pub(crate) struct Package {
     pub(crate) name: String,
+    pub(crate) manifest_path: PathBuf,
     pub(crate) targets: Vec<Target>,
+    /// Where it may be published: anywhere if nothing is said.
+    publish: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -23,6 +26,10 @@ pub(crate) struct Target {
 }
 
 impl Package {
+    pub(crate) fn is_publishable(&self) -> bool {
+        self.publish.as_ref().is_none_or(|registries| !registries.is_empty())
+    }
+
     /// The integration tests, by name.
     pub(crate) fn tests(&self) -> impl Iterator<Item = &str> {
         self.targets.iter().filter(|t| t.kind == ["test"]).map(|t| t.name.as_str())
@@ -68,4 +75,19 @@ pub(crate) fn packages() -> Result<Vec<Package>> {
 /// The cargo that runs us.
 pub(crate) fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{Package, Target};
+
+    pub(crate) fn package(name: &str, tests: &[&str], is_publishable: bool) -> Package {
+        let target = |name: &&str| Target { name: (*name).to_owned(), kind: vec!["test".to_owned()] };
+        Package {
+            name: name.to_owned(),
+            manifest_path: format!("/crates/{name}/Cargo.toml").into(),
+            targets: tests.iter().map(target).collect(),
+            publish: (!is_publishable).then(Vec::new),
+        }
+    }
 }

@@ -40,6 +40,7 @@ impl Scene {
         let start = BootInstant::now();
         while self.server.traces(&self.key) > 0 {
             assert!(BootInstant::now().since(start) < SOON, "the key must be free soon, and is held");
+            // why: a bounded poll of a condition
             time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -120,6 +121,7 @@ async fn a_hung_renewal_delays_nothing() {
     let scene = Scene::new(&options);
     scene.faults.next(Operation::Renew, Fault::Hang, 1);
     let guard = scene.take().await;
+    // why: gives the renewal the time to be hanging
     time::sleep(Duration::from_millis(100)).await;
     time::timeout(SOON, guard.release()).await.expect("a release does not wait for a renewal").unwrap();
     assert_eq!(scene.server.traces(&scene.key), 0, "after the release nothing is left");
@@ -133,6 +135,7 @@ async fn a_few_failed_renewals_lose_nothing() {
         scene.faults.next(Operation::Renew, fault, 1);
     }
     let guard = scene.take().await;
+    // why: several renewals must have failed by then
     time::sleep(Duration::from_millis(1_500)).await;
     assert!(guard.is_held(), "three failed renewals of many leave the lock held");
     guard.release().await.unwrap();
@@ -148,6 +151,7 @@ async fn a_lock_without_renewal_is_lost_and_not_revived() {
     // The renewals sent before land at the server while it still knows the holder.
     for _ in 0..50 {
         assert!(!guard.is_held(), "a late renewal must not revive a lost lock");
+        // why: the late reply may come at any time; the bound is the loop's
         time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Lost);

@@ -99,6 +99,7 @@ async fn contend(
                     let asked = BootInstant::now();
                     if guard.is_held() {
                         believed = asked;
+                        // why: the work that the lock protects
                         time::sleep(MS).await;
                     } else {
                         lost = true;
@@ -111,6 +112,7 @@ async fn contend(
                 }
             }
             Ok(Err(error)) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
+            // why: a pause between tries
             Ok(Ok(None)) | Err(_) => time::sleep(dice.random_range(1..5) * MS).await,
         }
     }

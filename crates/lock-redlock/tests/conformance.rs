@@ -78,6 +78,7 @@ impl Fixture for RedlockFixture {
             if locks + listeners == 0 || look.elapsed() > Duration::from_millis(200) {
                 return Ok(locks + listeners);
             }
+            // why: a bounded poll of a condition
             thread::sleep(Duration::from_millis(1));
         }
     }

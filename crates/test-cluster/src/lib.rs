@@ -25,15 +25,19 @@
 //! # Ok(()) }
 //! ```
 
+pub mod etcd;
 pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod resp;
 pub mod tools;
 pub mod wait;
+pub mod zookeeper;
 
 mod ports;
 
+pub use etcd::{Etcd, EtcdBuilder, EtcdCluster};
 pub use proxy::{Behaviour, Direction, Proxy};
 pub use redis::{Persistence, Redis, RedisBuilder, Sentinel};
 pub use wait::eventually;
+pub use zookeeper::{ZooKeeper, ZooKeeperBuilder, ZooKeeperCluster};

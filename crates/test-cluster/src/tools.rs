@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fmt, fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,6 +13,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// The Redis server.
 pub const REDIS_SERVER: Tool = Tool { name: "redis-server", env: "REDIS_SERVER_BIN" };
+
+/// The etcd server.
+pub const ETCD: Tool = Tool { name: "etcd", env: "ETCD_BIN" };
+
+/// What runs ZooKeeper; [`Installation`](crate::zookeeper::Installation) looks in `JAVA_HOME` before.
+pub const JAVA: Tool = Tool { name: "java", env: "JAVA_BIN" };
 
 /// An executable that tests need and the system may lack.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +82,37 @@ pub fn tools_root() -> PathBuf {
         .nth(2)
         .expect("this crate is in crates/")
         .join("target/tools/root")
+}
+
+/// Points the links in `root` that lead to absolute paths to where these are below `root`, if they are.
+///
+/// Packages are made to be unpacked at the root of a system. Debian's Java does not run otherwise: its settings are links
+/// to `/etc`.
+///
+/// # Errors
+///
+/// A directory cannot be read, or a link not be replaced.
+pub fn point_links_inward(root: &Path) -> Result<()> {
+    let mut left = vec![root.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in
+            fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?
+        {
+            let path = entry?.path();
+            if !path.is_symlink() {
+                left.extend(path.is_dir().then_some(path));
+                continue;
+            }
+            let target = fs::read_link(&path)?;
+            let Ok(inner) = target.strip_prefix("/").map(|target| root.join(target)) else { continue };
+            if !target.starts_with(root) && inner.symlink_metadata().is_ok() {
+                fs::remove_file(&path)
+                    .and_then(|()| symlink(&inner, &path))
+                    .with_context(|| format!("cannot replace the link {}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Executable {

@@ -11,9 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use test_cluster::{
-    Redis, eventually,
-    process::{is_detached_running, is_running, stop_detached},
+    Etcd, Redis, ZooKeeper, etcd, eventually,
+    process::{Detached, is_detached_running, is_running, stop_detached},
     resp::Connection,
+    zookeeper,
 };
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -102,6 +103,28 @@ fn a_detached_server_runs_until_it_is_stopped() -> Result<()> {
     assert!(stop_detached(server.pid, directory.path())?);
     assert!(!is_running(server.pid));
     assert!(!stop_detached(server.pid, directory.path())?, "it was stopped twice");
+    Ok(())
+}
+
+#[test]
+fn members_of_a_detached_cluster_follow_one_leader() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let directories = |name: &str| [1, 2, 3].map(|number| home.path().join(format!("{name}{number}")));
+    let mut left = Vec::new();
+    let mut start = |directories: [PathBuf; 3], started: Vec<Detached>| {
+        let ports: Vec<_> = started.iter().map(|server| server.port).collect();
+        left.extend(started.into_iter().zip(directories));
+        ports
+    };
+    let etcd = start(directories("etcd"), Etcd::builder().detached_cluster(&directories("etcd"))?);
+    let zk = start(directories("zk"), ZooKeeper::builder().detached_cluster(&directories("zk"))?);
+    let leads: Vec<_> = etcd.iter().map(|port| etcd::leads(*port)).collect();
+    let modes: Vec<_> = zk.iter().map(|port| zookeeper::mode(([127, 0, 0, 1], *port).into())).collect();
+    for (server, directory) in left {
+        assert!(stop_detached(server.pid, &directory)?, "{} ran no more", directory.display());
+    }
+    assert_eq!(leads.iter().filter(|leads| matches!(leads, Ok(true))).count(), 1, "{leads:?}");
+    assert_eq!(modes.iter().filter(|mode| matches!(mode.as_deref(), Ok("leader"))).count(), 1, "{modes:?}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Executables are found, and a missing one is explained.
 
-use test_cluster::tools::{REDIS_SERVER, Tool, Version, find};
+use test_cluster::tools::{REDIS_SERVER, Tool, Version, find, point_links_inward};
 
 #[test]
 fn redis_is_found_and_says_its_version() {
@@ -35,4 +35,25 @@ fn a_version_is_found_in_what_servers_print() {
         Some(seven)
     );
     assert_eq!(Version::find("no version, not even 7.0"), None);
+}
+
+#[test]
+fn links_of_unpacked_packages_are_pointed_inward() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let path = |path: &str| root.path().join(path);
+    std::fs::create_dir_all(path("etc/java"))?;
+    std::fs::create_dir_all(path("usr/lib"))?;
+    std::fs::write(path("etc/java/settings"), "inside")?;
+    for (link, target) in
+        [("settings", "/etc/java/settings"), ("outside", "/etc/hosts"), ("beside", "settings")]
+    {
+        std::os::unix::fs::symlink(target, path("usr/lib").join(link))?;
+    }
+    for _ in 0..2 {
+        point_links_inward(root.path())?;
+        assert_eq!(std::fs::read_link(path("usr/lib/settings"))?, path("etc/java/settings"));
+        assert_eq!(std::fs::read_link(path("usr/lib/outside"))?.to_str(), Some("/etc/hosts"));
+        assert_eq!(std::fs::read_to_string(path("usr/lib/beside"))?, "inside");
+    }
+    Ok(())
 }

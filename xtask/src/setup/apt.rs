@@ -25,9 +25,6 @@ pub(super) fn fetch(wanted: &[&str]) -> Result<()> {
     let resolve = ["-s", "--no-install-recommends", "install"].iter().chain(wanted).copied();
     let log = apt.step("dependencies", apt.get(resolve))?;
     let packages = to_unpack(&read(&log), wanted);
-    if packages.is_empty() {
-        bail!("apt-get takes {} for installed, yet the program is not on the PATH", wanted.join(", "));
-    }
 
     let debs = apt.home.join("debs");
     workspace::empty(&debs)?;
@@ -46,7 +43,7 @@ pub(super) fn fetch(wanted: &[&str]) -> Result<()> {
         }
     }
     unpacking.finish(true);
-    Ok(())
+    tools::point_links_inward(&root)
 }
 
 /// `apt-get` with its lists and caches in a directory of ours.
@@ -101,19 +98,28 @@ Acquire::Languages "none";
     )
 }
 
-/// What to unpack of what `apt-get -s install` would do, as `name=version`: the wanted packages and libraries.
+/// The wanted packages, also those that are installed: what belongs together is found together. And the libraries that
+/// `apt-get -s install` would add, as `name=version`.
 ///
 /// Other dependencies (users, init scripts) serve an installed service. The C library must stay the system's own, since its
-/// loader is.
+/// loader is. Classes of Java are wanted by name, and what they may call besides is not used.
 fn to_unpack(simulation: &str, wanted: &[&str]) -> Vec<String> {
-    let packages = simulation.lines().filter_map(|line| {
+    let added = simulation.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
         let (_, version) = rest.split_once('(')?;
-        let version = version.split_whitespace().next()?;
-        let library = name.starts_with("lib") && name != "libc6";
-        (library || wanted.contains(&name)).then(|| format!("{name}={version}"))
+        Some((name, version.split_whitespace().next()?))
     });
-    packages.collect()
+    let (chosen, others): (Vec<_>, Vec<_>) = added.partition(|(name, _)| wanted.contains(name));
+    let is_for_java = |name: &str| name.ends_with("-java") || name.ends_with("-jni");
+    let is_library = |name: &str| name.starts_with("lib") && name != "libc6" && !is_for_java(name);
+    // What `default-jre-headless` stands for.
+    let is_java = |name: &str| name.starts_with("openjdk-") && name.ends_with("-jre-headless");
+    let installed = wanted.iter().filter(|name| !chosen.iter().any(|(chosen, _)| chosen == *name));
+    let libraries = others.iter().filter(|(name, _)| is_library(name) || is_java(name));
+    installed
+        .map(|name| (*name).to_owned())
+        .chain(libraries.chain(&chosen).map(|(name, version)| format!("{name}={version}")))
+        .collect()
 }
 
 #[cfg(test)]
@@ -147,10 +153,29 @@ Conf redis-server (5:7.0.15-1~deb12u5 Debian-Security:12/oldstable-security [amd
     }
 
     #[test]
-    fn an_installed_package_needs_nothing() {
-        assert!(
-            to_unpack("redis-server is already the newest version (5:7.0.15).\n", &["redis-server"])
-                .is_empty()
+    fn what_is_installed_is_unpacked_beside_what_is_not() {
+        let simulation = "\
+libslf4j-java is already the newest version (1.7.32-1).
+Inst libjetty9-java (9.4.57-1.1~deb12u1 Debian:12.15/oldstable [all])
+Inst libsnappy-jni (1.1.8.3-1 Debian:12.15/oldstable [amd64])
+Inst libzookeeper-java (3.8.0-11+deb12u2 Debian:12.15/oldstable [all])
+";
+        assert_eq!(
+            to_unpack(simulation, &["libslf4j-java", "libzookeeper-java"]),
+            ["libslf4j-java", "libzookeeper-java=3.8.0-11+deb12u2"]
+        );
+    }
+
+    #[test]
+    fn the_java_that_a_default_stands_for_is_unpacked() {
+        let simulation = "\
+Inst java-common (0.74 Debian:12.15/oldstable [all])
+Inst openjdk-17-jre-headless (17.0.21.1+2-1~deb12u1 Debian-Security:12/oldstable-security [amd64])
+Inst default-jre-headless (2:1.17-74 Debian:12.15/oldstable [amd64])
+";
+        assert_eq!(
+            to_unpack(simulation, &["default-jre-headless"]),
+            ["openjdk-17-jre-headless=17.0.21.1+2-1~deb12u1", "default-jre-headless=2:1.17-74"]
         );
     }
 }

@@ -27,10 +27,14 @@ pub(super) fn all(packages: &[Package]) -> Vec<Step> {
     targets.sort_unstable();
     targets.dedup();
     let targets = targets.into_iter().flat_map(|test| ["--test", test]);
+    let publishable = packages.iter().filter(|package| package.is_publishable());
+    let publishable = publishable.flat_map(|package| ["--package", &package.name]);
 
     vec![
         Step::new("format", "fmt --all --check"),
         Step::new("tidy", "xtask tidy"),
+        // Without a build of each package, which would compile every dependency once more.
+        Step::new("package", "package --no-verify --allow-dirty").and(publishable),
         Step::new("clippy", "clippy --workspace --all-targets --all-features -- -D warnings"),
         Step::new("docs", "doc --workspace --no-deps --all-features").with("RUSTDOCFLAGS", "-D warnings"),
         Step::new("tests", "test --workspace --all-features --lib --bins").and(targets),
@@ -39,7 +43,7 @@ pub(super) fn all(packages: &[Package]) -> Vec<Step> {
         Step::new("loom", "test --package lock-local --test loom --release --target-dir target/loom")
             .with("RUSTFLAGS", "--cfg lock_local_loom"),
         Step::new("conformance", "xtask conformance"),
-        Step::new("tutorial", "xtask tutorial"),
+        Step::new("tutorial", "xtask tutorial --workspace"),
     ]
 }
 
@@ -80,23 +84,21 @@ impl fmt::Display for Step {
 #[cfg(test)]
 mod tests {
     use super::all;
-    use crate::workspace::{Package, Target};
+    use crate::workspace::tests::package;
 
     #[test]
     fn a_step_can_be_typed_and_no_test_target_runs_twice() {
-        let targets = ["loom", "fifo", "conformance"]
-            .map(|name| Target { name: name.to_owned(), kind: vec!["test".to_owned()] });
-        let steps = all(&[Package { name: "lock-local".to_owned(), targets: targets.into() }]);
+        let steps = all(&[
+            package("lock-local", &["loom", "fifo", "conformance"], true),
+            package("examples", &[], false),
+        ]);
         let typed: Vec<_> = steps.iter().map(ToString::to_string).collect();
-        assert!(
-            typed.contains(&"cargo test --workspace --all-features --lib --bins --test fifo".to_owned()),
-            "{typed:?}"
-        );
-        assert!(
-            typed.contains(
-                &"RUSTDOCFLAGS=\"-D warnings\" cargo doc --workspace --no-deps --all-features".to_owned()
-            ),
-            "{typed:?}"
-        );
+        for line in [
+            "cargo package --no-verify --allow-dirty --package lock-local",
+            "cargo test --workspace --all-features --lib --bins --test fifo",
+            "RUSTDOCFLAGS=\"-D warnings\" cargo doc --workspace --no-deps --all-features",
+        ] {
+            assert!(typed.iter().any(|typed| typed == line), "{typed:?}");
+        }
     }
 }

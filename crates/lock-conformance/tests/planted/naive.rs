@@ -96,8 +96,10 @@ impl WaitingBackend for Naive {
                 return Ok(guard);
             }
             if self.bug == Some(Bug::WaitThatBlocksTheThread) {
+                // why: this is the bug
                 thread::sleep(Duration::from_secs(6));
             }
+            // why: the naive lock polls
             time::sleep(PAUSE).await;
         }
     }
@@ -132,6 +134,7 @@ async fn renew(belief: Arc<Belief>) {
         _ => (false, false),
     };
     loop {
+        // why: the naive lock renews by the clock
         time::sleep(terms.renew_every()).await;
         let (key, owner, ttl) = (belief.key.clone(), belief.owner.clone(), terms.ttl());
         let sent = BootInstant::now();

@@ -188,6 +188,7 @@ impl LeaseStore for BuggyStore {
         if self.has(Bug::UndoThatNobodyAwaits) {
             let (server, key, owner) = (self.store.server().clone(), self.key(claim), self.owner(claim));
             tokio::spawn(async move {
+                // why: this is the bug: a release that nobody awaits
                 time::sleep(Duration::from_millis(100)).await;
                 server.call(move |table| table.release(&key, &owner)).await
             });
@@ -216,6 +217,7 @@ impl WaitingStore for BuggyStore {
         if let Some(queue) = &self.queue {
             let ticket = Ticket::draw(queue);
             while !ticket.is_next(self.has(Bug::LastComeFirstServed)) {
+                // why: a bounded poll of a condition
                 time::sleep(Duration::from_millis(1)).await;
             }
             return attempts.wait(&mut bell).await;

@@ -87,6 +87,7 @@ async fn a_server_that_forgot_has_no_vote_until_it_has_learnt_and_leases_are_ove
         ensure!(start.elapsed() < SOON, "it has not learnt anything");
         // It takes part again at the request of those who need it.
         let _ = rival.try_lock("another").await;
+        // why: a bounded poll of a condition
         time::sleep(Duration::from_millis(20)).await;
     }
     let floor = set.servers[0].command(&["HGET", MEMORY, "floor"])?.text();
@@ -98,6 +99,7 @@ async fn a_server_that_forgot_has_no_vote_until_it_has_learnt_and_leases_are_ove
         loop {
             match cycle(&rival).await {
                 Ok(token) => return token,
+                // why: a bounded poll of a condition
                 Err(_) => time::sleep(Duration::from_millis(20)).await,
             }
         }

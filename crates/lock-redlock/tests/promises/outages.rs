@@ -21,6 +21,7 @@ async fn a_minority_may_fail(fail: impl Fn(&Set, usize) -> Result<()>) -> Result
             ensure!(guard.is_held(), "with {} servers broken the lock was lost", broken + 1);
             ensure!(rival.try_lock(KEY).await?.is_none(), "a held lock is refused");
             locks.lock("another").await?.release().await?;
+            // why: a pause between rounds, which the caller bounds
             time::sleep(Duration::from_millis(20)).await;
         }
         guard.verify().await?;

@@ -69,6 +69,7 @@ async fn a_waiter_is_silent_until_it_is_told() -> Result<()> {
     // why: silence can only be shown by letting time pass; too short a time hides a fault but invents none.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let before = requests(&set);
+    // why: silence can only be shown by letting time pass
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(requests(&set), before, "a waiter that is not told anything sends nothing");
 

@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     fs,
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -65,8 +65,43 @@ pub fn is_detached_running(pid: u32, directory: &Path) -> bool {
     expected.is_some() && expected == command_line(pid)
 }
 
+/// Makes the directories of servers. A detached server is recognised by where its files are, so links are resolved.
+pub(crate) fn prepare(directories: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let make = |directory: &PathBuf| {
+        fs::create_dir_all(directory)
+            .and_then(|()| directory.canonicalize())
+            .with_context(|| format!("cannot create {}", directory.display()))
+    };
+    directories.iter().map(make).collect()
+}
+
+/// Starts servers, each a directory and a command line, and waits until all are `ready`. Where one fails, none goes on.
+pub(crate) fn start(
+    servers: &[(PathBuf, Vec<OsString>)],
+    ready: impl Fn(usize, u32) -> Result<()>,
+) -> Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    let mut run = || {
+        for (directory, command) in servers {
+            pids.push(spawn(directory, command)?);
+        }
+        for (index, ((directory, _), pid)) in servers.iter().zip(&pids).enumerate() {
+            ready(index, *pid)?;
+            remember(directory, *pid)?;
+        }
+        Ok(())
+    };
+    let outcome = run();
+    if outcome.is_err() {
+        for pid in pids.iter().filter(|pid| is_running(**pid)) {
+            signal(*pid, Signal::KILL)?;
+        }
+    }
+    outcome.map(|()| pids)
+}
+
 /// Starts `command` with its log in `directory`. Returns its process id.
-pub(crate) fn spawn(directory: &Path, command: &[OsString]) -> Result<u32> {
+fn spawn(directory: &Path, command: &[OsString]) -> Result<u32> {
     let output = Command::new("/bin/sh")
         .args(["-c", LAUNCHER, "test-cluster-launcher"])
         .arg(directory.join(LOG))
@@ -83,7 +118,7 @@ pub(crate) fn spawn(directory: &Path, command: &[OsString]) -> Result<u32> {
 }
 
 /// Remembers how the process looks now that it is ready.
-pub(crate) fn remember(directory: &Path, pid: u32) -> Result<()> {
+fn remember(directory: &Path, pid: u32) -> Result<()> {
     let line = command_line(pid).with_context(|| format!("process {pid} has ended"))?;
     fs::write(directory.join(COMMAND_LINE), line).context("cannot note how the server is recognised")
 }

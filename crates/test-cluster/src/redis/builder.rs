@@ -1,12 +1,8 @@
 //! What can be chosen about a Redis server before it starts.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use rustix::process::Signal;
+use anyhow::Result;
 
 use super::{
     Redis,
@@ -15,7 +11,7 @@ use super::{
 };
 use crate::{
     ports,
-    process::{self, Detached, Watched, detached},
+    process::{Detached, Watched, detached},
 };
 
 /// What a Redis server keeps over a restart.
@@ -103,24 +99,19 @@ impl RedisBuilder {
 
     /// Starts a server that outlives this process, with its data in `directory`, and waits until it answers.
     ///
-    /// [`stop_detached`](process::stop_detached) stops it.
+    /// [`stop_detached`](crate::process::stop_detached) stops it.
     ///
     /// # Errors
     ///
     /// As for [`start`](Self::start).
     pub fn detached(self, directory: &Path) -> Result<Detached> {
         let (executable, _) = startup::executable()?;
-        fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-        let directory = directory.canonicalize()?;
+        let directory = &detached::prepare(&[directory.to_owned()])?[0];
         self.on_a_port(|settings| {
-            let config = settings.write(&directory)?;
-            let pid = detached::spawn(&directory, &executable.command_line(&[config]))?;
-            let ready = startup::wait_until_ready(&settings, pid, &directory)
-                .and_then(|()| detached::remember(&directory, pid));
-            if ready.is_err() && process::is_running(pid) {
-                process::signal(pid, Signal::KILL)?;
-            }
-            ready.map(|()| Detached { pid, port: settings.port })
+            let command = executable.command_line(&[settings.write(directory)?]);
+            let ready = |_, pid| startup::wait_until_ready(&settings, pid, directory);
+            let pids = detached::start(&[(directory.clone(), command)], ready)?;
+            Ok(Detached { pid: pids[0], port: settings.port })
         })
     }
 

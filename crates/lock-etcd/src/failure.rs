@@ -1,0 +1,200 @@
+//! What an error of the client library means for a lock, in one place.
+
+use std::time::Duration;
+
+use etcd_client::Error as Client;
+use lock_core::{Error, ErrorKind};
+
+/// What is known of a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It did not reach the server. Another endpoint may do better.
+    NotSent,
+    /// It may have been executed, now or later. Another endpoint may tell.
+    Unknown,
+    /// It was refused and not executed; every endpoint would refuse it.
+    Refused,
+}
+
+/// Why a request failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Client(Client),
+    NoAnswer(Duration),
+}
+
+/// The numbers of gRPC, which the client library does not export under a name.
+mod code {
+    pub(super) const CANCELLED: i32 = 1;
+    pub(super) const UNKNOWN: i32 = 2;
+    pub(super) const INVALID_ARGUMENT: i32 = 3;
+    pub(super) const DEADLINE_EXCEEDED: i32 = 4;
+    pub(super) const NOT_FOUND: i32 = 5;
+    pub(super) const PERMISSION_DENIED: i32 = 7;
+    pub(super) const RESOURCE_EXHAUSTED: i32 = 8;
+    pub(super) const FAILED_PRECONDITION: i32 = 9;
+    pub(super) const ABORTED: i32 = 10;
+    pub(super) const UNIMPLEMENTED: i32 = 12;
+    pub(super) const INTERNAL: i32 = 13;
+    pub(super) const UNAVAILABLE: i32 = 14;
+    pub(super) const UNAUTHENTICATED: i32 = 16;
+}
+
+impl Failure {
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.meaning().1
+    }
+
+    /// Whether the server says that it knows no such lease.
+    pub(crate) fn is_end_of_lease(&self) -> bool {
+        match self {
+            Self::Client(Client::GRpcStatus(status)) => {
+                i32::from(status.code()) == code::NOT_FOUND && status.message().contains("lease not found")
+            }
+            // What the library itself makes of the answer "0 seconds left" to a first beat.
+            Self::Client(Client::LeaseKeepAliveError(text)) => text == "lease not found",
+            _ => false,
+        }
+    }
+
+    /// The error for the caller of an operation of which this was the last request; `unsure` if the outcome of an
+    /// earlier one is not known.
+    pub(crate) fn into_error(self, server: &str, unsure: bool) -> Error {
+        let (kind, outcome, message) = self.meaning();
+        let error = match self {
+            Self::NoAnswer(limit) => Error::new(
+                kind,
+                format!("no answer within {limit:?}; is the server up, reachable and not overloaded?"),
+            ),
+            Self::Client(cause) => Error::new(kind, message).with_source(cause),
+        };
+        let error = error.with_server(server);
+        if unsure || outcome == Outcome::Unknown { error } else { error.without_effect() }
+    }
+
+    fn meaning(&self) -> (ErrorKind, Outcome, &'static str) {
+        use ErrorKind::{Auth, InvalidInput, Unavailable, Unexpected};
+        use Outcome::{NotSent, Refused, Unknown};
+        const BROKEN: &str = "the connection broke; if it does so each time, does etcd listen there, and does one side want TLS?";
+        let status = match self {
+            Self::NoAnswer(_) => return (Unavailable, Unknown, ""),
+            Self::Client(Client::GRpcStatus(status)) => status,
+            Self::Client(Client::InvalidArgs(_) | Client::InvalidUri(_)) => {
+                return (InvalidInput, Refused, "the client refuses an endpoint or an option");
+            }
+            Self::Client(Client::TransportError(_)) => {
+                return (InvalidInput, Refused, "the client cannot use the TLS options");
+            }
+            Self::Client(
+                Client::IoError(_)
+                | Client::WatchError(_)
+                | Client::LeaseKeepAliveError(_)
+                | Client::EndpointError(_),
+            ) => return (Unavailable, Unknown, BROKEN),
+            Self::Client(_) => {
+                return (Unexpected, Unknown, "the client failed in a way that is not expected here");
+            }
+        };
+        let text = status.message();
+        match i32::from(status.code()) {
+            code::UNAVAILABLE if text.contains("tcp connect error") => {
+                (Unavailable, NotSent, "nothing listens there; is the server up, and is the port right?")
+            }
+            code::UNAVAILABLE if text.contains("dns error") => {
+                (Unavailable, NotSent, "the host's name cannot be resolved")
+            }
+            code::UNAVAILABLE if text.starts_with("etcdserver:") => {
+                (Unavailable, Unknown, "the cluster has no leader, or too few members to decide anything")
+            }
+            code::UNAUTHENTICATED => (Auth, Refused, "the login is not valid, or no longer"),
+            code::PERMISSION_DENIED => {
+                (Auth, Refused, "the user may not read and write below the prefix; grant it a role that may")
+            }
+            code::INVALID_ARGUMENT if text.contains("authentication failed") => {
+                (Auth, Refused, "the user or the password is wrong")
+            }
+            code::INVALID_ARGUMENT if text.contains("user name is empty") => {
+                (Auth, Refused, "the server wants a user and a password: see Target::with_user")
+            }
+            code::FAILED_PRECONDITION if text.contains("authentication is not enabled") => {
+                (Auth, Refused, "a user was given, but the server has no authentication; connect without")
+            }
+            code::RESOURCE_EXHAUSTED if text.contains("space exceeded") => (
+                Unavailable,
+                Refused,
+                "etcd's database is full and takes no new locks; compact and defragment it, then disarm the alarm",
+            ),
+            code::RESOURCE_EXHAUSTED => {
+                (Unavailable, Refused, "the server is overloaded and refuses requests")
+            }
+            code::UNIMPLEMENTED => {
+                (Unexpected, Refused, "what listens there is not etcd with its API v3; check the port")
+            }
+            code::UNAVAILABLE
+            | code::CANCELLED
+            | code::DEADLINE_EXCEEDED
+            | code::UNKNOWN
+            | code::ABORTED
+            | code::INTERNAL => (Unavailable, Unknown, BROKEN),
+            _ => (Unexpected, Unknown, "the server answered with an error that is not expected here"),
+        }
+    }
+}
+
+impl From<Client> for Failure {
+    fn from(error: Client) -> Self {
+        Self::Client(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::{Code, Status};
+
+    #[test]
+    fn each_error_has_its_meaning() {
+        use ErrorKind::{Auth, Unavailable, Unexpected};
+        use Outcome::{NotSent, Refused, Unknown};
+        for (code, text, kind, outcome) in [
+            (Code::Unavailable, "tcp connect error", Unavailable, NotSent),
+            (Code::Unavailable, "dns error", Unavailable, NotSent),
+            (Code::Unavailable, "http2 error", Unavailable, Unknown),
+            (Code::Unavailable, "etcdserver: no leader", Unavailable, Unknown),
+            (Code::Unavailable, "etcdserver: request timed out", Unavailable, Unknown),
+            (Code::Cancelled, "Timeout expired", Unavailable, Unknown),
+            (Code::Unknown, "h2 protocol error", Unavailable, Unknown),
+            (Code::Internal, "h2 protocol error", Unavailable, Unknown),
+            (Code::DeadlineExceeded, "", Unavailable, Unknown),
+            (Code::Unauthenticated, "etcdserver: invalid auth token", Auth, Refused),
+            (Code::PermissionDenied, "etcdserver: permission denied", Auth, Refused),
+            (
+                Code::InvalidArgument,
+                "etcdserver: authentication failed, invalid user ID or password",
+                Auth,
+                Refused,
+            ),
+            (Code::InvalidArgument, "etcdserver: user name is empty", Auth, Refused),
+            (Code::FailedPrecondition, "etcdserver: authentication is not enabled", Auth, Refused),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Unavailable, Refused),
+            (Code::ResourceExhausted, "etcdserver: too many requests", Unavailable, Refused),
+            (Code::Unimplemented, "", Unexpected, Refused),
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", Unexpected, Unknown),
+            (Code::NotFound, "etcdserver: requested lease not found", Unexpected, Unknown),
+        ] {
+            let failure = || Failure::Client(Client::GRpcStatus(Status::new(code, text)));
+            assert_eq!(failure().outcome(), outcome, "{code:?} {text}");
+            let error = failure().into_error("here", false);
+            assert_eq!((error.kind(), error.has_no_effect()), (kind, outcome != Unknown), "{code:?} {text}");
+            assert!(!failure().into_error("here", true).has_no_effect());
+            assert_eq!(failure().is_end_of_lease(), code == Code::NotFound);
+        }
+    }
+
+    #[test]
+    fn silence_is_no_refusal() {
+        let error = Failure::NoAnswer(Duration::from_secs(1)).into_error("here", false);
+        assert_eq!((error.kind(), error.has_no_effect()), (ErrorKind::Unavailable, false));
+        assert!(error.is_transient());
+    }
+}

@@ -1,0 +1,117 @@
+#![doc = include_str!("../README.md")]
+
+mod failure;
+mod names;
+mod options;
+mod requests;
+mod servers;
+mod session;
+mod stake;
+mod store;
+mod target;
+mod watches;
+
+use std::{fmt, ops::Deref};
+
+pub use etcd_client;
+pub use lock_core::{
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
+    Options as LeaseOptions, Result,
+};
+
+pub use crate::{options::Options, store::Etcd, target::Target};
+
+use lock_core::Leased;
+
+/// Locks on etcd. Cheap to clone; clones share everything: one connection, one session.
+///
+/// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
+#[derive(Clone)]
+pub struct EtcdLocker(Locker<Leased<Etcd>>);
+
+impl EtcdLocker {
+    /// Connects to `target`: an endpoint such as `http://127.0.0.1:2379`, several of them (separated by commas, or a
+    /// slice), or a [`Target`] with a user, TLS or a client's own options.
+    ///
+    /// A session is opened at once, so that a wrong address or password shows here. It is kept alive, and abandoned
+    /// locks are released, by tasks in the runtime in which this is called.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`]: the endpoints or the options cannot work. Nothing was sent.
+    /// - [`ErrorKind::Unavailable`]: no server answered within the request timeout, or none speaks as this one does.
+    /// - [`ErrorKind::Auth`]: wrong user or password.
+    /// - [`ErrorKind::Unexpected`]: what answers is not etcd.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe. A session that was opened unseen ends by itself.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use lock_etcd::{EtcdLocker, Options};
+    ///
+    /// # async fn example() -> lock_etcd::Result<()> {
+    /// let locks = EtcdLocker::connect("http://127.0.0.1:2379", Options::default()).await?;
+    /// let guard = locks.lock("orders/42").await?;
+    /// println!("ours, with token {}", guard.fencing_token());
+    /// guard.release().await
+    /// # }
+    /// ```
+    pub async fn connect<T>(target: T, options: Options) -> Result<Self>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let store = Etcd::connect(target.try_into()?, &options).await?;
+        Ok(Self(Locker::new(Leased::new(store, &options.lease)?)))
+    }
+
+    /// Who holds `key` and who waits for it, in this order: a look at the servers, out of date as soon as it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Locker::try_lock`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn queue(&self, key: &str) -> Result<Vec<Place>> {
+        let key = Key::new(key)?;
+        let leased = self.0.backend();
+        leased.bounded(leased.store().queue(&key)).await.map_err(|error| error.with_key(&key))
+    }
+}
+
+/// One place in the queue of a key. The first is the holder's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Place {
+    /// The random id of the attempt that stands there.
+    pub owner: String,
+    /// The token of its hold, or of the hold that it will have.
+    pub fencing_token: FencingToken,
+    /// The etcd lease of its session, which all locks of one locker share.
+    pub lease: i64,
+}
+
+impl Deref for EtcdLocker {
+    type Target = Locker<Leased<Etcd>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl From<EtcdLocker> for AnyLocker {
+    fn from(locker: EtcdLocker) -> Self {
+        Self::new(locker.0)
+    }
+}
+
+impl fmt::Debug for EtcdLocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EtcdLocker").field(&self.0).finish()
+    }
+}

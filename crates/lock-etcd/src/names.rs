@@ -1,0 +1,90 @@
+//! How keys are named in etcd.
+
+use lock_core::{Error, ErrorKind, Key, OwnerId, Result};
+
+/// The prefix of all names, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Prefix(String);
+
+// A prefix may contain slashes but no colon, an encoded key neither. So whatever begins with one key's queue is in
+// that queue, also if one locker's prefix continues another's.
+const END_OF_KEY: char = ':';
+
+impl Prefix {
+    const MAX_LEN: usize = 256;
+
+    pub(crate) fn new(prefix: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_graphic() && c != END_OF_KEY;
+        if !prefix.is_empty() && prefix.len() <= Self::MAX_LEN && prefix.chars().all(allowed) {
+            return Ok(Self(prefix.to_owned()));
+        }
+        let message =
+            format!("the prefix must have 1 to {} visible ASCII characters, and no colon", Self::MAX_LEN);
+        Err(Error::new(ErrorKind::InvalidInput, message).without_effect())
+    }
+
+    /// What all names begin with.
+    pub(crate) fn all(&self) -> String {
+        format!("{}/", self.0)
+    }
+
+    /// What the names of all who hold or await `key` begin with: `<prefix>/<key>:`.
+    pub(crate) fn queue(&self, key: &Key) -> String {
+        let encoded = key.percent_encoded(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'));
+        format!("{}/{encoded}{END_OF_KEY}", self.0)
+    }
+
+    /// The name of one place in the queue: `<prefix>/<key>:<owner>`.
+    pub(crate) fn place(&self, key: &Key, owner: OwnerId) -> String {
+        self.queue(key) + &owner.to_string()
+    }
+
+    /// The name by which a session fences off its own late requests. It is in no queue, since no key is empty.
+    pub(crate) fn fence(&self, lease: i64) -> String {
+        format!("{}//{lease:x}", self.0)
+    }
+}
+
+/// The queue that a place is in.
+pub(crate) fn queue_of(place: &str) -> &str {
+    let end = place.rfind(END_OF_KEY).expect("a place's name contains the end of its key");
+    &place[..=end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(prefix: &str, key: &str) -> String {
+        Prefix::new(prefix).unwrap().queue(&Key::new(key).unwrap())
+    }
+
+    #[test]
+    fn names_are_readable_and_stay_as_they_are() {
+        // Changing these would let two versions of a program hold one lock at once.
+        assert_eq!(queue("lock", "orders/42"), "lock/orders%2F42:");
+        assert_eq!(queue("shop/locks", "a:b\r\n%é"), "shop/locks/a%3Ab%0D%0A%25%C3%A9:");
+        assert_eq!(queue_of("lock/a:0123"), "lock/a:");
+    }
+
+    #[test]
+    fn no_queue_is_part_of_another() {
+        let names =
+            [("a", "b"), ("a", "b/c"), ("a/b", "c"), ("a/b/c", "c"), ("a", "b:"), ("a", "bc"), ("ab", "c")];
+        for (prefix, key) in names {
+            for (other_prefix, other_key) in names.into_iter().filter(|other| *other != (prefix, key)) {
+                let (queue, other) = (queue(prefix, key), queue(other_prefix, other_key));
+                assert!(!other.starts_with(&queue), "{other} is in {queue}");
+            }
+            let fence = Prefix::new(prefix).unwrap().fence(7);
+            assert!(!fence.starts_with(&queue(prefix, key)));
+        }
+    }
+
+    #[test]
+    fn bad_prefixes_are_refused() {
+        for bad in ["", "a:b", "a b", "a\n", "é", &"x".repeat(257)] {
+            assert_eq!(Prefix::new(bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What an error of the client library means for a lock, in one place.
+
+use lock_core::{Error, ErrorKind};
+use zookeeper_client::Error as Zk;
+
+/// An error while opening a session: no lock can be affected.
+pub(crate) fn of_connecting(error: Zk, servers: &str) -> Error {
+    let error = match error {
+        Zk::BadArguments(reason) => {
+            let message = format!(
+                "not the address of an ensemble ({reason}); write host[:port][,host[:port]…][/chroot]"
+            );
+            Error::new(ErrorKind::InvalidInput, message)
+        }
+        Zk::NoHosts => {
+            let message = "no server accepted a session; is one up, is the port right, and does it speak ZooKeeper, with TLS or \
+                           without?";
+            Error::new(ErrorKind::Unavailable, message)
+        }
+        error => classified(error),
+    };
+    error.with_server(servers).without_effect()
+}
+
+/// An error of a request.
+pub(crate) fn of_request(error: Zk, servers: &str) -> Error {
+    classified(error).with_server(servers)
+}
+
+/// What a request meets in a session that is over.
+pub(crate) fn session_over(servers: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, "the session is over; the next acquire opens another")
+        .with_server(servers)
+}
+
+/// Whether the session will never answer again, so that its nodes are gone or about to be.
+pub(crate) fn is_of_session(error: &Zk) -> bool {
+    matches!(error, Zk::SessionExpired | Zk::AuthFailed | Zk::ClientClosed | Zk::NoHosts)
+}
+
+fn classified(error: Zk) -> Error {
+    use ErrorKind::{Auth, InvalidInput, Unavailable, Unexpected, UnsafeConfig, Unsupported};
+    let (kind, did_nothing, message) = match &error {
+        Zk::NoAuth => (
+            Auth,
+            true,
+            "the user may not do what locks need; allow create, read, write and delete on the prefix and below",
+        ),
+        Zk::AuthFailed => (Auth, true, "the server refused the user or the password"),
+        Zk::InvalidAcl => {
+            (InvalidInput, true, "the server refused the ACL; does it name an identity that nobody gave?")
+        }
+        Zk::NotReadOnly => (Unavailable, true, "the server has lost its ensemble and takes no writes"),
+        Zk::QuotaExceeded => (Unavailable, true, "the quota on the prefix is used up"),
+        Zk::Throttled => (Unavailable, true, "the server is overloaded and refused the request"),
+        Zk::Unimplemented => {
+            (Unsupported, true, "the server is too old; locks need ZooKeeper 3.5.3 or newer")
+        }
+        Zk::NoChildrenForEphemerals => (
+            UnsafeConfig,
+            true,
+            "another program keeps an ephemeral node on the prefix; choose another prefix",
+        ),
+        Zk::NoHosts => (Unavailable, true, "no server could be reached"),
+        Zk::SessionExpired | Zk::SessionMoved | Zk::ClientClosed => {
+            (Unavailable, false, "the session is over; the next acquire opens another")
+        }
+        Zk::ConnectionLoss | Zk::Timeout | Zk::Custom(_) => {
+            (Unavailable, false, "the connection broke before the answer came")
+        }
+        Zk::NoNode => (Unavailable, true, "the queue was deleted while it was joined"),
+        _ => (Unexpected, false, "the server answered in a way that is not expected here"),
+    };
+    let classified = Error::new(kind, message).with_source(error);
+    if did_nothing { classified.without_effect() } else { classified }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_has_its_meaning() {
+        for (error, kind, no_effect) in [
+            (Zk::ConnectionLoss, ErrorKind::Unavailable, false),
+            (Zk::Timeout, ErrorKind::Unavailable, false),
+            (Zk::SessionExpired, ErrorKind::Unavailable, false),
+            (Zk::SessionMoved, ErrorKind::Unavailable, false),
+            (Zk::ClientClosed, ErrorKind::Unavailable, false),
+            (Zk::NoHosts, ErrorKind::Unavailable, true),
+            (Zk::Throttled, ErrorKind::Unavailable, true),
+            (Zk::QuotaExceeded, ErrorKind::Unavailable, true),
+            (Zk::NotReadOnly, ErrorKind::Unavailable, true),
+            (Zk::NoAuth, ErrorKind::Auth, true),
+            (Zk::AuthFailed, ErrorKind::Auth, true),
+            (Zk::InvalidAcl, ErrorKind::InvalidInput, true),
+            (Zk::Unimplemented, ErrorKind::Unsupported, true),
+            (Zk::NoChildrenForEphemerals, ErrorKind::UnsafeConfig, true),
+            (Zk::UnexpectedErrorCode(-99), ErrorKind::Unexpected, false),
+            (Zk::NodeExists, ErrorKind::Unexpected, false),
+        ] {
+            let shown = format!("{error:?}");
+            let meaning = of_request(error, "here");
+            assert_eq!((meaning.kind(), meaning.has_no_effect()), (kind, no_effect), "{shown}");
+        }
+    }
+
+    #[test]
+    fn connecting_never_has_an_effect_and_says_where_it_failed() {
+        for (error, kind) in [
+            (Zk::NoHosts, ErrorKind::Unavailable),
+            (Zk::Timeout, ErrorKind::Unavailable),
+            (Zk::BadArguments(&"invalid address"), ErrorKind::InvalidInput),
+            (Zk::AuthFailed, ErrorKind::Auth),
+        ] {
+            let meaning = of_connecting(error, "zk1:2181");
+            assert_eq!((meaning.kind(), meaning.has_no_effect()), (kind, true));
+            assert!(meaning.to_string().ends_with("(server zk1:2181)"), "{meaning}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+#![doc = include_str!("../README.md")]
+
+mod acl;
+mod ensemble;
+mod failure;
+mod names;
+mod options;
+mod queue;
+mod session;
+mod sessions;
+mod store;
+#[cfg(feature = "tls")]
+mod tls;
+
+use std::{fmt, ops::Deref};
+
+pub use lock_core::{
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
+    Options as LeaseOptions, Result,
+};
+
+#[cfg(feature = "tls")]
+pub use crate::tls::Tls;
+pub use crate::{options::Options, store::Zk};
+
+use lock_core::Leased;
+
+/// Locks on one ZooKeeper ensemble. Cheap to clone; clones share everything, sessions too.
+///
+/// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
+#[derive(Clone)]
+pub struct ZkLocker(Locker<Leased<Zk>>);
+
+impl ZkLocker {
+    /// Connects to the ensemble at `servers`: addresses separated by commas, and a chroot if there is one, such as
+    /// `zk1:2181,zk2:2181,zk3:2181/shop`.
+    ///
+    /// A session is opened at once. It is kept alive, and abandoned locks are released, by tasks in the runtime in which
+    /// this is called.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`]: the address or the options cannot work.
+    /// - [`ErrorKind::Unavailable`]: no server opened a session within the request timeout.
+    /// - [`ErrorKind::Auth`]: the servers refused the user.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use lock_zk::{Options, ZkLocker};
+    ///
+    /// # async fn example() -> lock_zk::Result<()> {
+    /// let locks = ZkLocker::connect("127.0.0.1:2181", Options::default()).await?;
+    /// let guard = locks.lock("orders/42").await?;
+    /// println!("ours, with token {}", guard.fencing_token());
+    /// guard.release().await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn connect(servers: &str, options: Options) -> Result<Self> {
+        let terms = options.lease.check()?;
+        let store = Zk::connect(servers, &options, terms).await?;
+        Ok(Self(Locker::new(Leased::new(store, &options.lease)?)))
+    }
+}
+
+impl Deref for ZkLocker {
+    type Target = Locker<Leased<Zk>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl From<ZkLocker> for AnyLocker {
+    fn from(locker: ZkLocker) -> Self {
+        Self::new(locker.0)
+    }
+}
+
+impl fmt::Debug for ZkLocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ZkLocker").field(&self.0).finish()
+    }
+}
+
+impl fmt::Debug for Zk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Zk").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,68 @@
+//! Waiting in the queue.
+
+use std::time::Duration;
+
+use lock_core::{Attempts, BootInstant, LockGuard, Outcome, Result, Verdict, WaitingStore};
+use tokio::time;
+
+use crate::store::{Joined, Zk};
+
+/// Before a lost place is taken anew, so that a server that loses every place is not asked without a pause.
+const BREATH: Duration = Duration::from_millis(20);
+
+impl WaitingStore for Zk {
+    /// Whoever loses the place, with the session or by somebody's hand, queues again at the end, for at most one TTL after
+    /// the place was last had.
+    async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
+        let mut had_a_place = None;
+        loop {
+            let attempt = attempts.begin()?;
+            let joined = attempts.bounded(self.join(attempt.claim())).await;
+            let verdict = match joined {
+                Ok(joined) => {
+                    let verdict = self.wait_for_turn(attempts, joined).await;
+                    had_a_place = Some(BootInstant::now());
+                    verdict
+                }
+                Err(error) => Err(error),
+            };
+            match attempt.conclude(verdict) {
+                Ok(Outcome::Acquired(guard)) => return Ok(guard),
+                Ok(Outcome::Busy { .. }) => unreachable!("a wait ends in a grant or in an error"),
+                Err(error) => {
+                    let in_vain = had_a_place.map(|last| BootInstant::now().since(last));
+                    if !error.is_transient() || in_vain.is_none_or(|time| time > attempts.ttl()) {
+                        return Err(error);
+                    }
+                    tracing::debug!(key = ?attempts.key(), %error, "a place in the queue was lost and is taken anew");
+                    time::sleep(BREATH).await;
+                }
+            }
+        }
+    }
+}
+
+impl Zk {
+    /// Waits until nobody is before the place, watching the nearest who is, and the own node.
+    async fn wait_for_turn(&self, attempts: &Attempts<'_, Self>, joined: Joined) -> Result<Verdict> {
+        let Joined { place, mut ahead } = joined;
+        let client = self.client_of(&place)?;
+        let path = &place.node().expect("who has joined has a node").path;
+        place.session().watch_own(&client, path, place.validity(), !ahead.is_empty());
+        while let Some(nearest) = ahead.last() {
+            let gone = place.session().watch_other(&client, place.path_of(nearest));
+            let told = tokio::select! {
+                // Now and then it is looked at anew, should a notice be lost in spite of all.
+                told = time::timeout(place.session().timeout(), gone) => told,
+                () = place.validity().ended() => return Err(self.place_lost(&place)),
+            };
+            match told {
+                // Nobody can come before it, and the own node is watched too: so there is nothing to ask.
+                Ok(Ok(())) if ahead.len() == 1 => break,
+                Ok(Ok(())) | Err(_) => ahead = attempts.bounded(self.look(&place)).await?,
+                Ok(Err(_)) => return Err(self.place_lost(&place)),
+            }
+        }
+        Ok(place.granted())
+    }
+}

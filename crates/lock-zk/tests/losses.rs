@@ -1,0 +1,260 @@
+//! What operators and servers take away is noticed, by holders and by waiters.
+
+mod common;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use common::{LONG, QUEUE, eventually, intruder::Intruder, locker, operator, queue_of, soon, watches};
+use lock_zk::{ErrorKind, LockGuard};
+use test_cluster::{Proxy, ZooKeeper};
+use tokio::task::JoinHandle;
+
+type Waiting = JoinHandle<lock_zk::Result<LockGuard>>;
+
+fn wait(locks: &lock_zk::ZkLocker) -> Waiting {
+    let locks = locks.clone();
+    tokio::spawn(async move { locks.lock("orders").await })
+}
+
+async fn assert_lost(guard: LockGuard) -> Result<()> {
+    soon("the loss", guard.lost()).await?;
+    assert!(!guard.is_held());
+    assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Lost);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_handles_of_one_session_exclude_each_other() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let locks = locker(zookeeper.address(), LONG).await?;
+    let other = locks.clone();
+    let guard = locks.lock("orders").await?;
+    assert!(other.try_lock("orders").await?.is_none());
+    let free = other.lock("other orders").await?;
+    let waiting = wait(&other);
+    guard.release().await?;
+    let guard = soon("the hand-over", waiting).await???;
+    assert!(guard.is_held() && free.is_held());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_the_server_ended_is_a_loss_and_the_next_lock_opens_another() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let intruder = Intruder::start(zookeeper.address()).await?;
+    // So long a timeout that it cannot be the deadline that tells the loss.
+    let locks = locker(intruder.address, LONG).await?;
+    let (guard, other) = (locks.lock("orders").await?, locks.lock("other orders").await?);
+    intruder.end_session().await?;
+    assert_lost(guard).await?;
+    assert_lost(other).await?;
+    let guard = locks.lock("orders").await?;
+    guard.verify().await?;
+    guard.release().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_whose_session_the_server_ended_queues_again() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let intruder = Intruder::start(zookeeper.address()).await?;
+    let (holder, waiter) = (locker(zookeeper.address(), LONG).await?, locker(intruder.address, LONG).await?);
+    let operator = operator(&zookeeper).await?;
+    let guard = holder.lock("orders").await?;
+    let waiting = wait(&waiter);
+    watches(&zookeeper, 2).await?;
+    let nodes = queue_of(&operator, 2).await?;
+    intruder.end_session().await?;
+    eventually("the place to be taken anew", async || {
+        let now = queue_of(&operator, 2).await?;
+        ensure!(now[0] == nodes[0] && now[1] != nodes[1], "the queue is {now:?}");
+        Ok(())
+    })
+    .await?;
+    assert!(!waiting.is_finished());
+    guard.release().await?;
+    soon("the wait", waiting).await???.release().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deletion_of_a_waiters_node_costs_its_place_and_never_makes_it_a_holder() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let locks = locker(zookeeper.address(), LONG).await?;
+    let operator = operator(&zookeeper).await?;
+    let guard = locks.lock("orders").await?;
+    let second = wait(&locks);
+    let nodes = queue_of(&operator, 2).await?;
+    let third = wait(&locks);
+    queue_of(&operator, 3).await?;
+
+    operator.delete(&nodes[1], None).await?;
+    eventually("the place to be taken anew", async || {
+        let now = queue_of(&operator, 3).await?;
+        ensure!(!now.contains(&nodes[1]), "it is still the old one");
+        Ok(())
+    })
+    .await?;
+    assert!(!second.is_finished() && !third.is_finished(), "the first still holds the lock");
+    guard.verify().await?;
+    guard.release().await?;
+    let third = soon("the wait of the third", third).await???;
+    assert!(!second.is_finished(), "it is behind the third now");
+    third.release().await?;
+    soon("the wait of the second", second).await???.release().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deletion_of_the_whole_queue_is_a_loss_and_waiters_queue_again() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let locks = locker(zookeeper.address(), LONG).await?;
+    let operator = operator(&zookeeper).await?;
+    let guard = locks.lock("orders").await?;
+    let token = guard.fencing_token();
+    let waiting = wait(&locks);
+    // From the back, so that no waiter is served in between.
+    let nodes = queue_of(&operator, 2).await?;
+    for node in nodes.iter().rev() {
+        operator.delete(node, None).await?;
+        if operator.delete(QUEUE, None).await.is_ok() {
+            break;
+        }
+    }
+    assert_lost(guard).await?;
+    let guard = soon("the wait", waiting).await???;
+    assert!(guard.fencing_token() > token, "tokens grow although the numbers of the queue may start again");
+    guard.verify().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_is_neither_a_loss_nor_a_missed_notice() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let proxy = Proxy::start(zookeeper.address())?;
+    let (holder, waiter) = (locker(proxy.address(), LONG).await?, locker(proxy.address(), LONG).await?);
+    let guard = holder.lock("orders").await?;
+    let waiting = wait(&waiter);
+    watches(&zookeeper, 2).await?;
+    for _ in 0..3 {
+        proxy.reset_all();
+        eventually("a verified hold", async || Ok(guard.verify().await?)).await?;
+        assert!(guard.is_held() && !waiting.is_finished());
+    }
+    // The connections are cut while the notice is on its way, or just before or after.
+    let released = tokio::spawn(guard.release());
+    proxy.reset_all();
+    let _ = soon("the release", released).await??;
+    let guard = soon("the hand-over", waiting).await???;
+    eventually("a verified hold", async || Ok(guard.verify().await?)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_create_whose_answer_is_lost_leaves_nothing_and_blocks_nobody() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let proxy = Proxy::start(zookeeper.address())?;
+    let (unlucky, other) = (locker(proxy.address(), LONG).await?, locker(zookeeper.address(), LONG).await?);
+    let operator = operator(&zookeeper).await?;
+    common::keep_queue(&operator).await?;
+    let mut lost = 0;
+    for round in 0..10 {
+        eventually("a connection", async || Ok(unlucky.lock("other orders").await?.release().await?)).await?;
+        // Now and then it is the answer to a ping that is lost.
+        proxy.drop_next_reply();
+        match unlucky.try_lock("orders").await {
+            Ok(guard) => guard.expect("nobody holds it").release().await?,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "round {round}: {error}");
+                lost += 1;
+            }
+        }
+        let guard = soon("the wait behind it", other.lock("orders")).await??;
+        queue_of(&operator, 1).await?;
+        guard.release().await?;
+    }
+    assert!(lost > 0, "no answer to an acquire was lost");
+    eventually("a lock", async || Ok(unlucky.lock("orders").await?.release().await?)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_whose_answer_is_lost_frees_the_key() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let proxy = Proxy::start(zookeeper.address())?;
+    let (unlucky, other) = (locker(proxy.address(), LONG).await?, locker(zookeeper.address(), LONG).await?);
+    for _ in 0..5 {
+        let guard = eventually("a lock", async || Ok(unlucky.lock("orders").await?)).await?;
+        proxy.drop_next_reply();
+        if let Err(error) = guard.release().await {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        }
+        soon("the wait behind it", other.lock("orders")).await??.release().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_given_up_without_a_connection_leaves_nothing_when_there_is_one_again() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let proxy = Proxy::start(zookeeper.address())?;
+    let locks = locker(proxy.address(), LONG).await?;
+    let operator = operator(&zookeeper).await?;
+    proxy.refuse(true);
+    proxy.reset_all();
+    for _ in 0..5 {
+        let tried = tokio::time::timeout(Duration::from_millis(50), locks.try_lock("orders")).await;
+        assert!(!matches!(tried, Ok(Ok(_))), "there is no connection: {tried:?}");
+    }
+    proxy.refuse(false);
+    let guard = eventually("a lock", async || Ok(locks.lock("orders").await?)).await?;
+    queue_of(&operator, 1).await?;
+    guard.release().await?;
+    queue_of(&operator, 0).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_queues_are_removed_by_the_server() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let locks = locker(zookeeper.address(), LONG).await?;
+    let operator = operator(&zookeeper).await?;
+    locks.lock("orders").await?.release().await?;
+    eventually("the queue to be removed", async || {
+        ensure!(operator.check_stat(QUEUE).await?.is_none(), "it is there");
+        Ok(())
+    })
+    .await?;
+    locks.lock("orders").await?.release().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_one_session_can_watch_is_held_in_several_and_survives_a_reconnection() -> Result<()> {
+    const KEYS: usize = 60;
+    let zookeeper = ZooKeeper::start()?;
+    let proxy = Proxy::start(zookeeper.address())?;
+    let locks = locker(proxy.address(), LONG).await?;
+    let mut guards = Vec::new();
+    for number in 0..KEYS {
+        guards.push(locks.lock(&format!("{number}{}", "x".repeat(3000))).await?);
+    }
+    let sessions = proxy.open_connections();
+    assert!((2..6).contains(&sessions), "{sessions} sessions watch {KEYS} paths of 3 KB");
+    watches(&zookeeper, KEYS).await?;
+    proxy.reset_all();
+    for guard in &guards {
+        eventually("a verified hold", async || Ok(guard.verify().await?)).await?;
+    }
+    for guard in guards {
+        guard.release().await?;
+    }
+    locks.lock("short").await?.release().await?;
+    eventually("sessions that are not needed to be closed", async || {
+        let sessions = proxy.open_connections();
+        ensure!(sessions == 1, "{sessions} sessions");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}

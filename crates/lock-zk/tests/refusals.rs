@@ -1,0 +1,108 @@
+//! What cannot work is refused at once, with a reason that a person understands.
+
+mod common;
+
+use std::{net::TcpListener, time::Duration};
+
+use anyhow::Result;
+use common::{operator, soon};
+use lock_zk::{Error, ErrorKind, Options, ZkLocker};
+use test_cluster::{Redis, ZooKeeper};
+use zookeeper_client::{Acls, CreateMode};
+
+/// Connects with a request timeout of a third of a second.
+async fn refused(servers: &str, options: Options) -> Result<Error> {
+    let connecting = ZkLocker::connect(servers, options.with_ttl(Duration::from_secs(2)));
+    let error = soon("connecting", connecting).await?.expect_err("it cannot work");
+    assert!(error.has_no_effect(), "{error}");
+    Ok(error)
+}
+
+#[tokio::test]
+async fn servers_that_cannot_be_used_are_named_with_the_reason() -> Result<()> {
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let redis = Redis::start()?;
+    for servers in [nobody, silent.local_addr()?, redis.address()] {
+        let error = refused(&servers.to_string(), Options::default()).await?;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("does it speak ZooKeeper"), "{error}");
+        assert!(error.to_string().contains(&servers.to_string()), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn addresses_and_options_that_cannot_work_are_refused() -> Result<()> {
+    for servers in ["", ":2181", "host:port", "host:0", "host:2181/a/", "host,,host"] {
+        let error = refused(servers, Options::default()).await?;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{servers}: {error}");
+    }
+    for options in [Options::default().with_prefix("a/../b"), Options::default().with_acl("world:anyone")] {
+        let error = refused("127.0.0.1:1", options).await?;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_of_a_user_are_for_that_user_only() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let address = zookeeper.address().to_string();
+    let ann = ZkLocker::connect(&address, Options::default().with_digest("ann", "secret")).await?;
+    let guard = ann.lock("orders").await?;
+    guard.verify().await?;
+    for stranger in [Options::default(), Options::default().with_digest("ann", "wrong")] {
+        let stranger = ZkLocker::connect(&address, stranger).await?;
+        let error = soon("a stranger's try", stranger.try_lock("orders")).await?.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
+        let error = soon("a stranger's wait", stranger.lock("orders")).await?.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
+        soon("closing", stranger.close()).await?;
+    }
+    let again = ZkLocker::connect(&address, Options::default().with_digest("ann", "secret")).await?;
+    assert!(again.try_lock("orders").await?.is_none());
+    guard.release().await?;
+    again.lock("orders").await?.release().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acl_of_ones_own_is_set_on_what_is_made() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let options = Options::default().with_digest("ann", "secret").with_acl("world:anyone:r,auth::cdr");
+    let ann = ZkLocker::connect(&zookeeper.address().to_string(), options).await?;
+    let guard = ann.lock("orders").await?;
+    let (acl, _) = operator(&zookeeper).await?.get_acl(common::QUEUE).await?;
+    assert!(acl.iter().any(|entry| entry.scheme() == "world"), "{acl:?}");
+    assert!(acl.iter().any(|entry| entry.scheme() == "digest" && entry.id().starts_with("ann:")), "{acl:?}");
+    guard.verify().await?;
+    guard.release().await?;
+
+    let options = Options::default().with_acl("auth::cdrwa");
+    let nobody = ZkLocker::connect(&zookeeper.address().to_string(), options.with_prefix("other")).await?;
+    let error = nobody.lock("orders").await.expect_err("nobody has logged in");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chroot_is_another_world_and_must_exist() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let (plain, chroot) = (zookeeper.address().to_string(), format!("{}/shop", zookeeper.address()));
+    let missing = ZkLocker::connect(&chroot, Options::default()).await?;
+    let error = missing.lock("orders").await.expect_err("there is no chroot");
+    assert!(error.to_string().contains("the chroot in the address does not exist"), "{error}");
+
+    let operator = operator(&zookeeper).await?;
+    operator.create("/shop", &[], &CreateMode::Persistent.with_acls(Acls::anyone_all())).await?;
+    let (one, other) = (missing, ZkLocker::connect(&plain, Options::default()).await?);
+    let (guard, same_key) = (one.lock("orders").await?, other.lock("orders").await?);
+    assert_eq!(operator.list_children("/shop/lock/orders").await?.len(), 1);
+    // The prefix is a path too, and leads to the same lock.
+    let same = ZkLocker::connect(&plain, Options::default().with_prefix("shop/lock")).await?;
+    assert!(same.try_lock("orders").await?.is_none());
+    guard.release().await?;
+    same_key.release().await?;
+    Ok(())
+}
