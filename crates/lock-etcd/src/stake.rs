@@ -79,8 +79,7 @@ impl Stake {
             {
                 let state = self.state.lock();
                 match (state.landed, state.created, state.unsure) {
-                    (true, Some(created), true) => return Left::Place(created),
-                    (true, None, true) => return Left::Perhaps,
+                    (true, _, true) => return Left::Perhaps,
                     (true, Some(created), false) => return Left::Place(created),
                     (true, None, false) => return Left::Nothing,
                     (false, ..) => {}

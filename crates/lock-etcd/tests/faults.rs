@@ -210,7 +210,7 @@ async fn a_request_that_arrives_after_its_undo_does_nothing() -> Result<()> {
             Ok(())
         })
         .await?;
-        let rival = locks.lock("a").await?;
+        let rival = soon("the lock", locks.lock("a")).await??;
         assert_eq!(etcd.keys("lock/a:")?.len(), 1, "nobody else stands there");
         rival.release().await?;
     }
