@@ -90,14 +90,25 @@ impl Connection {
     ///
     /// Cancel safe.
     pub async fn load(&self, scripts: &[&Source]) -> RedisResult<()> {
-        for source in scripts {
-            let loaded = self.query::<Value>(redis::cmd("SCRIPT").arg("LOAD").arg(source.text)).await;
-            match loaded {
-                Err(error) if error.is_io_error() => return Err(error),
-                Ok(_) | Err(_) => {}
-            }
+        let load = |source: &&Source| {
+            let text = source.text;
+            async move { self.query::<Value>(redis::cmd("SCRIPT").arg("LOAD").arg(text)).await }
+        };
+        let loaded = futures_util::future::join_all(scripts.iter().map(load)).await;
+        match loaded.into_iter().filter_map(Result::err).find(redis::RedisError::is_io_error) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether the client library sends a request again by itself, so that the last answer says nothing of the first
+    /// copy.
+    pub(crate) fn repeats_requests(&self) -> bool {
+        match self {
+            Self::Node(_) => false,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(_) => true,
+        }
     }
 
     /// What the server says of itself, the texts of all nodes one after another.

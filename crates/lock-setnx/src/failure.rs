@@ -33,17 +33,25 @@ pub fn of_connecting(error: RedisError, server: &str) -> Error {
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         }
         Redis::InvalidClientConfig => of_address(&error).with_source(error),
-        _ => classified(error),
+        _ => classified(error).0,
     };
     error.with_server(server).without_effect()
 }
 
 /// An error of a request.
 pub(crate) fn of_request(error: RedisError, server: &str) -> Error {
-    classified(error).with_server(server)
+    let (classified, did_nothing) = classified(error);
+    let error = classified.with_server(server);
+    if did_nothing { error.without_effect() } else { error }
 }
 
-fn classified(error: RedisError) -> Error {
+/// An error of a request of which an earlier copy may have been executed.
+pub(crate) fn of_repeated_request(error: RedisError, server: &str) -> Error {
+    classified(error).0.with_server(server)
+}
+
+/// What it means, and whether this copy of the request certainly did nothing.
+fn classified(error: RedisError) -> (Error, bool) {
     use ErrorKind::{Auth, Unavailable, Unexpected, UnsafeConfig};
     let (kind, did_nothing, message) = match (error.kind(), error.code()) {
         (Redis::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
@@ -90,8 +98,7 @@ fn classified(error: RedisError) -> Error {
         ) => (Unavailable, true, "no server to send the request to was found"),
         _ => (Unexpected, false, "the server answered with an error that is not expected here"),
     };
-    let classified = Error::new(kind, message).with_source(error);
-    if did_nothing { classified.without_effect() } else { classified }
+    (Error::new(kind, message).with_source(error), did_nothing)
 }
 
 fn is_about_tls(error: &RedisError) -> bool {
@@ -129,8 +136,9 @@ mod tests {
             ((Redis::Parse, "…").into(), ErrorKind::Unexpected, false),
         ] {
             let shown = format!("{error}");
-            let meaning = of_request(error, "here");
+            let meaning = of_request(error.clone(), "here");
             assert_eq!((meaning.kind(), meaning.has_no_effect()), (kind, no_effect), "{shown}");
+            assert!(!of_repeated_request(error, "here").has_no_effect(), "{shown}");
         }
     }
 

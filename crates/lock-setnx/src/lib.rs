@@ -104,7 +104,7 @@ pub struct Holder {
     pub owner: String,
     /// The token of the hold.
     pub fencing_token: FencingToken,
-    /// When the lease ends unless it is renewed.
+    /// When the lease ends unless it is renewed; `Duration::MAX` if somebody has taken its end away.
     pub free_in: Duration,
 }
 

@@ -111,13 +111,16 @@ impl Node {
     async fn dial(&self) -> Result<Connection> {
         let failed = |error| failure::of_connecting(error, &self.server);
         let connection = self.target.connect().await.map_err(failed)?;
-        let told = match connection.info().await {
+        let scripts = [&*ACQUIRE, &*RENEW, &*RELEASE, &*INSPECT];
+        // Sent together, since each round trip counts where leases are short and servers far.
+        let (told, loaded) = tokio::join!(connection.info(), connection.load(&scripts));
+        loaded.map_err(failed)?;
+        let told = match told {
             Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm) => None,
             told => Some(told.map_err(failed)?),
         };
         check(told.as_deref(), self.accept_eviction)
             .map_err(|error| error.with_server(&self.server).without_effect())?;
-        connection.load(&[&ACQUIRE, &RENEW, &RELEASE, &INSPECT]).await.map_err(failed)?;
         if let Some(greeting) = &self.greeting {
             greeting
                 .greet(&connection, told.as_deref())
@@ -147,6 +150,9 @@ impl Node {
         let error = match self.watched(&first, first.connection.run(script, keys, arguments)).await {
             Ok(value) => return Ok(Answer { value, repeated: false }),
             Err(error) if error.is_io_error() && !error.is_timeout() => error,
+            Err(error) if first.connection.repeats_requests() => {
+                return Err(failure::of_repeated_request(error, &self.server));
+            }
             Err(error) => return Err(failure::of_request(error, &self.server)),
         };
         tracing::debug!(%error, server = self.server, "the connection broke; the request is repeated over a new one");
@@ -221,8 +227,10 @@ impl Node {
     fn retire(&self, old: &Live) {
         let mut connections = self.connections.lock();
         if connections.live.as_ref().is_some_and(|live| live.number == old.number) {
+            let now = BootInstant::now();
             connections.live = None;
-            connections.retired.push(Retired { at: BootInstant::now(), connection: old.connection.clone() });
+            connections.retired.retain(|retired| now.since(retired.at) < self.ttl);
+            connections.retired.push(Retired { at: now, connection: old.connection.clone() });
         }
     }
 }

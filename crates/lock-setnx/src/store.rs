@@ -55,7 +55,7 @@ impl Setnx {
             Ok(Holder {
                 owner: redis::from_redis_value_ref(owner)?,
                 fencing_token: FencingToken::new(redis::from_redis_value_ref(token)?),
-                free_in: milliseconds(redis::from_redis_value_ref(free_in)?),
+                free_in: milliseconds(redis::from_redis_value_ref(free_in)?).unwrap_or(Duration::MAX),
             })
         };
         read().map(Some).map_err(|error| self.not_ours(error))
@@ -81,7 +81,7 @@ impl LeaseStore for Setnx {
         let answer = self.node.run(&ACQUIRE, &[&names.lock, &names.fence], &arguments).await?;
         let (granted, number): (bool, i64) = answer.value;
         if !granted {
-            return Ok(Verdict::Busy { free_in: milliseconds(number), undo: false });
+            return Ok(Verdict::Busy { free_in: milliseconds(number).unwrap_or(claim.ttl()), undo: false });
         }
         let token = u64::try_from(number).map_err(|error| self.not_ours(error))?;
         Ok(Verdict::Granted { token: FencingToken::new(token), ttl: claim.ttl() })
@@ -129,7 +129,7 @@ impl WaitingStore for Setnx {
     }
 }
 
-/// A time to live as Redis tells it; negative if the key has none, which no lock of ours lacks.
-fn milliseconds(told: i64) -> Duration {
-    Duration::from_millis(u64::try_from(told).unwrap_or(0))
+/// A time to live as Redis tells it; none if the key has none, because somebody took it away.
+fn milliseconds(told: i64) -> Option<Duration> {
+    u64::try_from(told).ok().map(Duration::from_millis)
 }

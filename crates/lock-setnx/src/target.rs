@@ -113,6 +113,7 @@ impl Target {
 
     /// Opens a connection. Whatever fails here has had no effect on any lock.
     pub(crate) async fn connect(&self) -> redis::RedisResult<Connection> {
+        choose_cryptography();
         // The library would otherwise cut requests off at 500 ms; every caller has a deadline of its own.
         let config =
             redis::AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
@@ -131,6 +132,7 @@ impl Target {
 
     /// Opens a connection that can listen to notices.
     pub(crate) async fn listen(&self) -> redis::RedisResult<PubSub> {
+        choose_cryptography();
         match &self.0 {
             Kind::Single(client) => client.get_async_pubsub().await,
             #[cfg(feature = "sentinel")]
@@ -151,6 +153,16 @@ impl Target {
                 Err(failure)
             }
         }
+    }
+}
+
+/// rustls panics if more than one provider of cryptography is built in and the program has chosen none; which are built
+/// in depends on all crates of the program together.
+fn choose_cryptography() {
+    #[cfg(feature = "tls")]
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error means that another thread was first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 

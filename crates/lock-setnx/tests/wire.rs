@@ -106,6 +106,23 @@ async fn subscribed(redis: &Redis, channels: usize) -> Result<()> {
     eventually("the subscription", Duration::from_secs(10), probe)
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_whose_end_was_taken_away_is_not_polled() -> Result<()> {
+    let redis = Redis::start()?;
+    let options = Options::default().with_ttl(Duration::from_secs(60));
+    let locks = SetnxLocker::connect(redis.url(), options).await?;
+    let guard = locks.lock("orders/42").await?;
+    redis.command(&["PERSIST", &locks.name_in_redis("orders/42")?])?;
+    let holder = locks.inspect("orders/42").await?.expect("it is held");
+    assert_eq!(holder.free_in, Duration::MAX);
+    let before = calls(&redis, "evalsha")?;
+    assert!(locks.try_lock_for("orders/42", Duration::from_millis(500)).await?.is_none());
+    let looks = calls(&redis, "evalsha")? - before;
+    assert!(looks <= 3, "{looks} looks in half a second");
+    guard.release().await?;
+    Ok(())
+}
+
 /// How often `command` was run, also from within scripts.
 fn calls(redis: &Redis, command: &str) -> Result<u64> {
     let stats = redis.command(&["INFO", "commandstats"])?;
