@@ -4,7 +4,6 @@
 //! is busy grabbing, nobody gets on.
 
 use std::{
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -12,13 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lock_local::LocalLocker;
-use lock_trylock::{LockGuard, TryLocker};
+use lock_local::{AnyLocker, LocalLocker, LockGuard};
+use lock_trylock::TryLocker;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{task, time};
 
 const CONTENDERS: u64 = 200;
-const RUN: Duration = Duration::from_secs(1);
 
 /// What the lock protects: ten pieces of computing, with a pause for others after each.
 async fn job() {
@@ -28,31 +26,42 @@ async fn job() {
     }
 }
 
-/// Lets the contenders acquire and work for a second, and prints what came of it.
-async fn contend<F: Future<Output = LockGuard> + Send>(
-    how: &str,
-    acquire: impl Fn(Arc<AtomicU64>) -> F + Clone + Send + 'static,
-) -> u64 {
+/// The loop that this program warns of.
+async fn spin(locks: &AnyLocker, attempts: &AtomicU64) -> lock_local::Result<LockGuard> {
+    loop {
+        attempts.fetch_add(1, Relaxed);
+        if let Some(guard) = locks.try_lock("machine").await? {
+            return Ok(guard);
+        }
+        task::yield_now().await; // Without this, two spinning tasks would not even let the holder finish.
+    }
+}
+
+/// Lets the contenders acquire and work for a second, prints what came of it, and returns the jobs done.
+async fn contend(how: &str, locks: AnyLocker, spinning: bool) -> u64 {
     let (attempts, jobs) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let cpu = || clock_gettime(ClockId::ProcessCPUTime);
-    let (cpu_before, end) = (cpu(), Instant::now() + RUN);
-    let contenders: task::JoinSet<()> = (0..CONTENDERS)
-        .map(|_| {
-            let (attempts, jobs, acquire) = (Arc::clone(&attempts), Arc::clone(&jobs), acquire.clone());
-            async move {
-                while Instant::now() < end {
-                    let guard = acquire(Arc::clone(&attempts)).await;
-                    job().await;
-                    jobs.fetch_add(1, Relaxed);
-                    drop(guard);
-                }
+    let (cpu_before, end) = (cpu(), Instant::now() + Duration::from_secs(1));
+    let mut contenders = task::JoinSet::new();
+    for _ in 0..CONTENDERS {
+        let (attempts, jobs, locks) = (Arc::clone(&attempts), Arc::clone(&jobs), locks.clone());
+        contenders.spawn(async move {
+            while Instant::now() < end {
+                let _guard = if spinning {
+                    spin(&locks, &attempts).await?
+                } else {
+                    attempts.fetch_add(1, Relaxed);
+                    locks.lock("machine").await?
+                };
+                job().await;
+                jobs.fetch_add(1, Relaxed);
             }
-        })
-        .collect();
+            Ok::<_, lock_local::Error>(())
+        });
+    }
     time::sleep_until(end.into()).await;
     let (attempts, jobs) = (attempts.load(Relaxed), jobs.load(Relaxed));
     let used = Duration::try_from(cpu() - cpu_before).unwrap_or_default().as_secs_f64();
-    drop(contenders);
     let per_job = used * 1000.0 / jobs.max(1) as f64;
     println!(
         "{how:<24} {attempts:>10} attempts {jobs:>6} jobs {used:>6.2} s CPU {per_job:>8.2} ms CPU a job"
@@ -70,28 +79,8 @@ async fn main() -> anyhow::Result<()> {
     drop(report);
 
     println!("{CONTENDERS} tasks want one lock, for a second:");
-    let spinning = contend("spinning on a try-lock", move |attempts| {
-        let locks = locks.clone();
-        async move {
-            loop {
-                attempts.fetch_add(1, Relaxed);
-                if let Some(guard) = locks.try_lock("machine").await.expect("the key is fine") {
-                    return guard;
-                }
-                task::yield_now().await; // Without this, two spinning tasks would not even let the holder finish.
-            }
-        }
-    });
-    let spinning = spinning.await;
-    let waiting = LocalLocker::new();
-    let in_line = contend("waiting in line", move |attempts| {
-        let locks = waiting.clone();
-        async move {
-            attempts.fetch_add(1, Relaxed);
-            locks.lock("machine").await.expect("the key is fine")
-        }
-    });
-    let in_line = in_line.await;
+    let spinning = contend("spinning on a try-lock", locks.into(), true).await;
+    let in_line = contend("waiting in line", LocalLocker::new().into(), false).await;
     println!(
         "Spinning, the processor works on grabbing; the holder, for whom all wait, gets what is left of it."
     );

@@ -19,13 +19,10 @@ async fn connect(endpoints: &str) -> Result<EtcdLocker> {
 }
 
 async fn until_in_line(locks: &EtcdLocker, places: usize) -> Result<()> {
-    let in_line = async {
-        while locks.queue(KEY).await?.len() < places {
-            time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
-    };
-    time::timeout(Duration::from_secs(30), in_line).await?
+    while locks.queue(KEY).await?.len() < places {
+        time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 #[tokio::main]
@@ -88,7 +85,7 @@ async fn main() -> Result<()> {
     let done = std::iter::from_fn(|| progress.try_recv().ok()).last().unwrap_or(0);
     println!("  the work stopped after piece {done}: {error}");
     drop(guard);
-    let next = time::timeout(Duration::from_secs(10), locks.lock(KEY)).await??;
+    let next = locks.lock(KEY).await?;
     println!(
         "  The same locker opened a new session, and has the key again, with token {}.",
         next.fencing_token()

@@ -1,5 +1,3 @@
-//! A keyed, fair, in-process lock for async tasks and threads.
-//!
 #![doc = include_str!("../README.md")]
 
 mod blocking;
@@ -10,6 +8,6 @@ mod sync;
 
 pub use local::Local;
 pub use lock_core::{
-    AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Result,
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Result,
 };
 pub use locker::LocalLocker;
