@@ -107,6 +107,10 @@ impl Failure {
                 (Unavailable, Unknown, "the cluster has no leader, or too few members to decide anything")
             }
             code::UNAUTHENTICATED => (Auth, Refused, "the login is not valid, or no longer"),
+            // The client library makes these codes of a broken connection, too; only etcd's own text is a refusal.
+            code::PERMISSION_DENIED | code::RESOURCE_EXHAUSTED if !text.starts_with("etcdserver:") => {
+                (Unavailable, Unknown, BROKEN)
+            }
             code::PERMISSION_DENIED => {
                 (Auth, Refused, "the user may not read and write below the prefix; grant it a role that may")
             }
@@ -178,6 +182,19 @@ mod tests {
             (Code::FailedPrecondition, "etcdserver: authentication is not enabled", Auth, Refused),
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Unavailable, Refused),
             (Code::ResourceExhausted, "etcdserver: too many requests", Unavailable, Refused),
+            (
+                Code::ResourceExhausted,
+                "h2 protocol error: stream error received: detected excessive load generating behavior",
+                Unavailable,
+                Unknown,
+            ),
+            (Code::ResourceExhausted, "grpc: received message larger than max", Unavailable, Unknown),
+            (
+                Code::PermissionDenied,
+                "h2 protocol error: connection error received: security properties do not meet minimum requirements",
+                Unavailable,
+                Unknown,
+            ),
             (Code::Unimplemented, "", Unexpected, Refused),
             (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", Unexpected, Unknown),
             (Code::NotFound, "etcdserver: requested lease not found", Unexpected, Unknown),

@@ -37,6 +37,8 @@ impl Options {
     }
 
     /// Everything about leases: TTL, renewal, request timeout, drift.
+    ///
+    /// The minimum validity has no effect here, since an acquire does not renew the session that it rests on.
     #[must_use]
     pub fn with_lease(mut self, lease: LeaseOptions) -> Self {
         self.lease = lease;

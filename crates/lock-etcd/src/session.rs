@@ -229,3 +229,34 @@ pub(crate) async fn give_up(servers: &Servers, stake: &Stake) -> Result<()> {
 fn seconds(number: i64) -> Duration {
     Duration::from_secs(u64::try_from(number).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use anyhow::{Context, Result};
+    use test_cluster::Etcd;
+    use tokio::time::{self, Duration};
+
+    use crate::{EtcdLocker, Options};
+
+    /// Far above what anything takes; reached only when something hangs.
+    const BOUND: Duration = Duration::from_secs(30);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_session_is_freed_when_its_locker_is_dropped_soon_after_a_hold() -> Result<()> {
+        let etcd = Etcd::start()?;
+        let locks = EtcdLocker::connect(etcd.url(), Options::default()).await?;
+        let present = locks.backend().store().sessions.present();
+        let session = Arc::downgrade(&present.context("a session is opened at once")?);
+        locks.lock("a").await?.release().await?;
+        drop(locks);
+        let freed = async {
+            while session.strong_count() > 0 {
+                // why: a bounded poll of a condition
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        time::timeout(BOUND, freed).await.context("the session was not freed")
+    }
+}

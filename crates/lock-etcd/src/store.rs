@@ -28,7 +28,7 @@ use crate::{
 pub struct Etcd {
     servers: Arc<Servers>,
     stakes: Arc<Stakes>,
-    sessions: Sessions,
+    pub(crate) sessions: Sessions,
     prefix: Prefix,
 }
 

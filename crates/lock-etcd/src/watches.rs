@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -47,9 +47,11 @@ pub(crate) struct Orders {
 }
 
 /// Places that shall be watched if they are still there in a while.
+///
+/// They are not kept alive from here: each would keep its session, which keeps this.
 #[derive(Default)]
 struct Guarded {
-    places: Mutex<VecDeque<(Instant, i64, Arc<Stake>)>>,
+    places: Mutex<VecDeque<(Instant, i64, Weak<Stake>)>>,
     first: Notify,
 }
 
@@ -109,7 +111,7 @@ impl Watches {
         if places.is_empty() {
             self.guarded.first.notify_one();
         }
-        places.push_back((due, self.next_number(), Arc::clone(stake)));
+        places.push_back((due, self.next_number(), Arc::downgrade(stake)));
     }
 
     /// The place is given up.
@@ -319,7 +321,7 @@ impl Guarded {
         let now = Instant::now();
         // Those that are due soon come along, so that short holds do not wake the task one by one.
         let count = places.iter().take_while(|(due, ..)| *due <= now + SHORT_HOLD / 2).count();
-        places.drain(..count).map(|(_, number, stake)| (number, stake)).collect()
+        places.drain(..count).filter_map(|(_, number, stake)| Some((number, stake.upgrade()?))).collect()
     }
 }
 

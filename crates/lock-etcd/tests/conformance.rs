@@ -1,4 +1,4 @@
-//! The suite that every backend must pass, on one etcd.
+//! The suite that every backend must pass, on a cluster of three.
 
 use std::process::ExitCode;
 
@@ -6,19 +6,24 @@ use anyhow::{Context, Result};
 use lock_conformance::{Data, Fixture};
 use lock_core::{AnyLocker, Key, Options};
 use lock_etcd::EtcdLocker;
-use test_cluster::{Etcd, Proxy};
+use test_cluster::{Etcd, EtcdCluster, Proxy};
 
-/// An etcd, and a proxy through which the suite's clients reach it, so that they can be counted.
+/// A cluster, and a proxy before each member, through which the suite's clients reach it, so that they can be counted.
 struct EtcdFixture {
-    etcd: Etcd,
-    proxy: Proxy,
+    cluster: EtcdCluster,
+    proxies: Vec<Proxy>,
 }
 
 impl EtcdFixture {
+    /// The members as the suite's clients see them.
+    fn endpoints(&self) -> String {
+        self.proxies.iter().map(|proxy| proxy.address().to_string()).collect::<Vec<_>>().join(",")
+    }
+
     /// The places in the queue of `key`, the holder's first.
     fn places(&self, key: &Key) -> Result<Vec<String>> {
         let encoded = key.percent_encoded(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'));
-        self.etcd.keys(&format!("lock/{encoded}:"))
+        self.cluster[0].keys(&format!("lock/{encoded}:"))
     }
 }
 
@@ -26,13 +31,13 @@ impl Fixture for EtcdFixture {
     const NAME: &'static str = "etcd";
 
     async fn start() -> Result<Self> {
-        let etcd = Etcd::start()?;
-        let proxy = Proxy::start(etcd.address())?;
-        Ok(Self { etcd, proxy })
+        let cluster = EtcdCluster::start(3)?;
+        let proxies = cluster.addresses().into_iter().map(Proxy::start).collect::<Result<_>>()?;
+        Ok(Self { cluster, proxies })
     }
 
     async fn locker(&self, options: &Options) -> lock_core::Result<AnyLocker> {
-        Self::connect(&self.proxy.address().to_string(), options).await
+        Self::connect(&self.endpoints(), options).await
     }
 
     async fn traces(&self, key: &Key) -> Result<usize> {
@@ -40,7 +45,7 @@ impl Fixture for EtcdFixture {
     }
 
     fn address(&self) -> Option<String> {
-        Some(self.proxy.address().to_string())
+        Some(self.endpoints())
     }
 
     async fn connect(address: &str, options: &Options) -> lock_core::Result<AnyLocker> {
@@ -50,25 +55,25 @@ impl Fixture for EtcdFixture {
 
     async fn lose(&self, key: &Key) -> Result<()> {
         let places = self.places(key)?;
-        self.etcd.delete(places.first().context("nobody holds the key")?)
+        self.cluster[0].delete(places.first().context("nobody holds the key")?)
     }
 
     async fn connections(&self) -> Result<usize> {
-        Ok(self.proxy.open_connections())
+        Ok(self.proxies.iter().map(Proxy::open_connections).sum())
     }
 
     async fn pause(&self) -> Result<()> {
-        self.etcd.pause()
+        self.cluster.iter().try_for_each(Etcd::pause)
     }
 
     async fn resume(&self) -> Result<()> {
-        self.etcd.resume()
+        self.cluster.iter().try_for_each(Etcd::resume)
     }
 
     async fn restart(&self, data: Data) -> Result<()> {
         match data {
-            Data::Kept => self.etcd.restart(),
-            Data::Erased => self.etcd.restart_without_data(),
+            Data::Kept => self.cluster.restart(),
+            Data::Erased => self.cluster.restart_without_data(),
         }
     }
 }

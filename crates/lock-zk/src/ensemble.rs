@@ -26,6 +26,10 @@ const TRIES: u32 = 6;
 
 impl Ensemble {
     pub(crate) fn new(servers: &str, options: &Options, terms: &Terms) -> Result<Self> {
+        // Errors repeat the address, and so would a password in it.
+        if servers.contains('@') {
+            return Err(failure::user_in_address());
+        }
         let mut connector = Client::connector()
             .with_session_timeout(terms.ttl())
             // A request fails with its connection, which therefore has to wait as long as a request may take.
@@ -36,6 +40,7 @@ impl Ensemble {
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = &options.tls {
+            crate::tls::choose_cryptography();
             connector = connector.with_tls(tls.0.clone());
         }
         Ok(Self {

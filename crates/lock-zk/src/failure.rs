@@ -3,6 +3,12 @@
 use lock_core::{Error, ErrorKind};
 use zookeeper_client::Error as Zk;
 
+/// An address in which there may be a user and a password: it is not shown.
+pub(crate) fn user_in_address() -> Error {
+    let message = "an `@` in the address; users and passwords go into `with_digest` or `with_auth`";
+    Error::new(ErrorKind::InvalidInput, message).without_effect()
+}
+
 /// An error while opening a session: no lock can be affected.
 pub(crate) fn of_connecting(error: Zk, servers: &str) -> Error {
     let error = match error {

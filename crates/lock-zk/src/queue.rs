@@ -5,9 +5,13 @@ use std::time::Duration;
 use lock_core::{Attempts, BootInstant, LockGuard, Outcome, Result, Verdict, WaitingStore};
 use tokio::time;
 
-use crate::store::{Joined, Zk};
+use crate::{
+    names::Member,
+    store::{Joined, Place, Zk},
+};
 
-/// Before a lost place is taken anew, so that a server that loses every place is not asked without a pause.
+/// Before a lost place is taken anew, or one is looked at again, so that a server that fails every time is not asked without
+/// a pause.
 const BREATH: Duration = Duration::from_millis(20);
 
 impl WaitingStore for Zk {
@@ -59,10 +63,23 @@ impl Zk {
             match told {
                 // Nobody can come before it, and the own node is watched too: so there is nothing to ask.
                 Ok(Ok(())) if ahead.len() == 1 => break,
-                Ok(Ok(())) | Err(_) => ahead = attempts.bounded(self.look(&place)).await?,
+                Ok(Ok(())) | Err(_) => ahead = self.look_until_seen(attempts, &place).await?,
                 Ok(Err(_)) => return Err(self.place_lost(&place)),
             }
         }
         Ok(place.granted())
+    }
+
+    /// Looks who is before the place, again and again while it is one: a request that failed does not cost it.
+    async fn look_until_seen(&self, attempts: &Attempts<'_, Self>, place: &Place) -> Result<Vec<Member>> {
+        loop {
+            match attempts.bounded(self.look(place)).await {
+                Err(error) if error.is_transient() && place.validity().is_valid() => {
+                    tracing::debug!(key = ?attempts.key(), %error, "who is before a place was not seen and is looked at again");
+                    time::sleep(BREATH).await;
+                }
+                seen => return seen,
+            }
+        }
     }
 }

@@ -151,9 +151,8 @@ impl Zk {
     /// The failure of a request that follows others which had an effect.
     fn interrupted(&self, error: ZkError) -> Error {
         let message = "the place in the queue was taken, and then could not be looked at";
-        Error::new(ErrorKind::Unavailable, message)
-            .with_server(self.servers())
-            .with_source(self.failed(error))
+        let cause = self.failed(error);
+        Error::new(cause.kind(), message).with_server(self.servers()).with_source(cause)
     }
 
     /// Why a place is one no longer.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use lock_core::{Error, ErrorKind, Result};
+use rustls::crypto::CryptoProvider;
 use zookeeper_client::TlsOptions;
 
 /// Whom to trust, and who to be, when [TLS](crate::Options::with_tls) is spoken.
@@ -32,6 +33,15 @@ impl Tls {
 // The library's own text is left out: it may show a part of a key.
 fn not_pem(_: zookeeper_client::Error) -> Error {
     Error::new(ErrorKind::InvalidInput, "not a PEM text of what was wanted").without_effect()
+}
+
+/// rustls, which the client library asks for the program's choice, panics if more than one provider of cryptography is
+/// built in and none was chosen; which are built in depends on all crates of the program together.
+pub(crate) fn choose_cryptography() {
+    if CryptoProvider::get_default().is_none() {
+        // An error means that another thread was first.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    }
 }
 
 impl fmt::Debug for Tls {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use common::{LONG, QUEUE, eventually, intruder::Intruder, locker, operator, queue_of, soon, watches};
-use lock_zk::{ErrorKind, LockGuard};
-use test_cluster::{Proxy, ZooKeeper};
+use lock_zk::{ErrorKind, LeaseOptions, LockGuard, Options, ZkLocker};
+use test_cluster::{Behaviour, Direction, Proxy, ZooKeeper};
 use tokio::task::JoinHandle;
 
 type Waiting = JoinHandle<lock_zk::Result<LockGuard>>;
@@ -148,6 +148,43 @@ async fn a_lost_connection_is_neither_a_loss_nor_a_missed_notice() -> Result<()>
     let _ = soon("the release", released).await??;
     let guard = soon("the hand-over", waiting).await???;
     eventually("a verified hold", async || Ok(guard.verify().await?)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_that_cannot_look_for_longer_than_the_request_timeout_keeps_its_place() -> Result<()> {
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+    let zookeeper = ZooKeeper::start()?;
+    let proxy = Proxy::start(zookeeper.address())?;
+    let direct = locker(zookeeper.address(), LONG).await?;
+    let lease = LeaseOptions::default().with_ttl(LONG).with_request_timeout(REQUEST_TIMEOUT);
+    let options = Options::default().with_lease(lease);
+    let unlucky = ZkLocker::connect(&proxy.address().to_string(), options).await?;
+    let operator = operator(&zookeeper).await?;
+    let guard = direct.lock("orders").await?;
+    let second = wait(&direct);
+    queue_of(&operator, 2).await?;
+    let third = wait(&unlucky);
+    queue_of(&operator, 3).await?;
+    let later = wait(&direct);
+    let nodes = queue_of(&operator, 4).await?;
+    // Each waiter watches two nodes, and the holder its own, which the second watches over the same session.
+    watches(&zookeeper, 6).await?;
+
+    // The third still hears that the second is gone, and has to look who is before it now.
+    proxy.set(Direction::ToServer, Behaviour::Stall);
+    second.abort();
+    assert_eq!(queue_of(&operator, 3).await?, [&*nodes[0], &nodes[2], &nodes[3]]);
+    // why: the outage has to outlast a request
+    tokio::time::sleep(REQUEST_TIMEOUT * 3 / 2).await;
+    proxy.set(Direction::ToServer, Behaviour::Pass);
+
+    guard.release().await?;
+    let guard = soon("the wait of the third", third).await???;
+    assert_eq!(queue_of(&operator, 2).await?, nodes[2..], "the third has its old place");
+    assert!(!later.is_finished(), "who came later has to wait");
+    guard.release().await?;
+    soon("the wait of the last", later).await???.release().await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,11 +32,29 @@ async fn servers_that_cannot_be_used_are_named_with_the_reason() -> Result<()> {
     Ok(())
 }
 
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn tls_chooses_a_provider_of_cryptography_if_the_program_has_two_and_chose_none() -> Result<()> {
+    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let tls = lock_zk::Tls::trusting(include_str!("common/authority.pem"))?;
+    let error = refused(&nobody.to_string(), Options::default().with_tls(tls)).await?;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn addresses_and_options_that_cannot_work_are_refused() -> Result<()> {
     for servers in ["", ":2181", "host:port", "host:0", "host:2181/a/", "host,,host"] {
         let error = refused(servers, Options::default()).await?;
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{servers}: {error}");
+    }
+    for servers in
+        ["ann:secret@127.0.0.1:1", "tcp://ann:secret@127.0.0.1:1", "host:1,ann:secret@127.0.0.1:1/a"]
+    {
+        let error = refused(servers, Options::default()).await?;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("with_digest") && !shown.contains("secret"), "{shown}");
     }
     for options in [Options::default().with_prefix("a/../b"), Options::default().with_acl("world:anyone")] {
         let error = refused("127.0.0.1:1", options).await?;
