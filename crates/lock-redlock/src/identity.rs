@@ -1,10 +1,12 @@
 //! Who the servers are: no two of them may be the same, and each is told apart from what it was before a restart.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, LazyLock},
     time::Duration,
 };
 
+use futures_util::future::join;
 use lock_core::{BoxFuture, Error, ErrorKind, Result};
 use lock_setnx::parts::{Connection, Greeting, Source, fields, of_connecting};
 use parking_lot::Mutex;
@@ -54,8 +56,9 @@ impl Greeting for Introduction {
             if let Some(run) = run {
                 self.identities.enter(self.index, run)?;
             }
+            let log = fields(told, "aof_enabled").next();
             // One that does not tell is believed to keep its data.
-            let logs = fields(told, "aof_enabled").next().is_none_or(|enabled| enabled == "1");
+            let logs = log.is_none_or(|enabled| enabled == "1");
             if !logs {
                 tracing::warn!(
                     "a server keeps no log of its writes: each restart costs it its vote for a while"
@@ -68,7 +71,26 @@ impl Greeting for Introduction {
                 connection.load(&scripts.map(|script| &**script)).await?;
                 connection.run::<Look>(&LOOK, &self.names.keys(), &arguments).await
             };
-            settled.await.map(|_| ()).map_err(|error| of_connecting(error, &self.server))
+            let (settled, syncs) = join(settled, syncs_each_write(connection, log == Some("1"))).await;
+            if !syncs {
+                tracing::warn!(
+                    server = self.server,
+                    "a server does not sync each write (appendfsync always): it may forget votes at a loss of power"
+                );
+            }
+            settled.map(|_| ()).map_err(|error| of_connecting(error, &self.server))
         })
     }
+}
+
+/// Whether a server with a log writes it to the disk before it answers; yes if it has none or may not be asked.
+async fn syncs_each_write(connection: &Connection, logs: bool) -> bool {
+    let mut connection = match connection {
+        Connection::Node(connection) if logs => connection.clone(),
+        _ => return true,
+    };
+    let mut asked = redis::cmd("CONFIG");
+    asked.arg("GET").arg("appendfsync");
+    let told = asked.query_async::<HashMap<String, String>>(&mut connection).await.unwrap_or_default();
+    told.get("appendfsync").is_none_or(|policy| policy == "always")
 }

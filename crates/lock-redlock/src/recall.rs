@@ -9,7 +9,8 @@
 //!   servers that still know. They are asked after that wait, since a claim that counts its old vote may collect others
 //!   until then, and no longer.
 //!
-//! Where all servers answer and none has ever voted, the set is new: then nothing has to be waited for.
+//! Where all servers answer and none remembers anything, the set is new: then nothing has to be waited for. One that
+//! remembers, though it has never voted, tells that the others may have.
 
 use std::{
     sync::{
@@ -24,6 +25,7 @@ use lock_core::{BootInstant, Error, ErrorKind, Result};
 use lock_setnx::parts::Source;
 use parking_lot::Mutex;
 use rand::RngExt;
+use tokio::time;
 
 use crate::{member::Request, servers::Servers};
 
@@ -120,22 +122,19 @@ impl Servers {
             return Ok(());
         }
         let _under_way = UnderWay(&recall.under_way);
-        let started = BootInstant::now();
-        let (mut newest, mut remember, mut forgot) = (0, 0, Vec::new());
-        let mut failure = None;
-        for (index, look) in self.look().await.into_iter().enumerate() {
-            match look {
-                Ok((true, token, ttl, _)) => {
-                    remember += 1;
-                    newest = newest.max(token);
-                    recall.longest_ttl_ms.fetch_max(ttl, Ordering::Relaxed);
-                }
-                Ok((false, _, _, mark)) => forgot.push((index, recall.note(index, &mark), mark)),
-                Err(error) => failure = failure.or(Some(error)),
-            }
-        }
         let (all, majority) = (self.members.len(), self.majority());
-        let new = remember + forgot.len() == all && newest == 0;
+        let (patience, mut pause) = (BootInstant::now().after(self.limit), self.limit / 32);
+        let Survey { started, newest, mut remember, forgot, failure } = loop {
+            let survey = self.survey().await;
+            let begun = (1..majority).contains(&survey.remember) && survey.newest == 0;
+            if !begun || survey.failure.is_some() || survey.started.after(pause) >= patience {
+                break survey;
+            }
+            // why: it may be a new set that another client teaches right now, one server after the other.
+            time::sleep(pause).await;
+            pause *= 2;
+        };
+        let new = forgot.len() == all;
         let mut next = self.limit / 4;
         if new || remember >= majority {
             for (index, noticed, mark) in &forgot {
@@ -157,6 +156,25 @@ impl Servers {
             return Ok(());
         }
         Err(self.too_few(forgot.len(), failure))
+    }
+
+    async fn survey(&self) -> Survey {
+        let (started, forgot) = (BootInstant::now(), Vec::new());
+        let mut survey = Survey { started, newest: 0, remember: 0, forgot, failure: None };
+        for (index, look) in self.look().await.into_iter().enumerate() {
+            match look {
+                Ok((true, token, ttl, _)) => {
+                    survey.remember += 1;
+                    survey.newest = survey.newest.max(token);
+                    self.recall.longest_ttl_ms.fetch_max(ttl, Ordering::Relaxed);
+                }
+                Ok((false, _, _, mark)) => {
+                    survey.forgot.push((index, self.recall.note(index, &mark), mark));
+                }
+                Err(error) => survey.failure = survey.failure.or(Some(error)),
+            }
+        }
+        survey
     }
 
     async fn look(&self) -> Vec<Result<Look>> {
@@ -200,6 +218,18 @@ impl Servers {
         };
         Error::new(ErrorKind::Unavailable, message).with_source(failure).without_effect()
     }
+}
+
+/// What all servers said at one time.
+struct Survey {
+    /// Before the first was asked.
+    started: BootInstant,
+    newest: u64,
+    remember: usize,
+    /// Which have forgotten, since when, and their marks.
+    forgot: Vec<(usize, BootInstant, String)>,
+    /// Why the first of those who did not answer did not.
+    failure: Option<Error>,
 }
 
 struct UnderWay<'a>(&'a AtomicBool);

@@ -134,7 +134,7 @@ impl Redlock {
             };
             tokio::select! {
                 biased;
-                Some((index, reply)) = pending.next() => tally.count(self.read(index, reply, token)),
+                Some((index, reply)) = pending.next() => tally.count(self.read(index, reply, claim, token)),
                 () = late => break tally.without_the_rest(),
             }
         };
@@ -159,7 +159,7 @@ impl Redlock {
         }
     }
 
-    fn read(&self, index: usize, reply: Reply<Ballot>, proposed: u64) -> Vote {
+    fn read(&self, index: usize, reply: Reply<Ballot>, claim: &Claim, proposed: u64) -> Vote {
         let (word, number, name) = match reply {
             Ok(Answer { value, .. }) => value,
             Err(error) => return Vote::Failed(error),
@@ -168,7 +168,11 @@ impl Redlock {
         match word.as_str() {
             "granted" if natural == proposed => Vote::Granted,
             "granted" | "stale" => Vote::Stale(natural),
-            "busy" => Vote::Busy { free_in: Duration::from_millis(natural), owner: name },
+            "busy" => {
+                // A key without an end, of which somebody took it, has a negative time left: it is not free at once.
+                let free_in = if number < 0 { claim.ttl() } else { Duration::from_millis(natural) };
+                Vote::Busy { free_in, owner: name }
+            }
             _ => {
                 if self.servers.recall.notice(index, &name) {
                     let servers = Arc::clone(&self.servers);

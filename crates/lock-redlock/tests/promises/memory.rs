@@ -159,6 +159,39 @@ async fn a_majority_that_forgot_is_for_people_to_settle() -> Result<()> {
     Ok(())
 }
 
+/// Those who were down at the first hold remember that nobody ever held anything; those who granted it remember nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_majority_that_forgot_the_first_hold_ever_is_no_new_set() -> Result<()> {
+    let set = Set::start(5)?;
+    let (locks, rival) = (set.locker(patient()).await?, set.locker(patient()).await?);
+    set.servers[3..].iter().try_for_each(Redis::kill)?;
+    let guard = locks.lock(KEY).await?;
+    set.servers[3..].iter().try_for_each(Redis::restart)?;
+    set.servers[..3].iter().try_for_each(Redis::restart_without_data)?;
+    let error = set.locker(patient()).await.expect_err("three of five have no vote");
+    assert_eq!(error.kind(), ErrorKind::UnsafeConfig, "{error}");
+    for _ in 0..5 {
+        let refused = rival.try_lock(KEY).await;
+        ensure!(!matches!(refused, Ok(Some(_))), "{refused:?}");
+    }
+    ensure!(guard.is_held(), "the first holder still believes in its lease");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_set_may_be_met_by_many_at_once() -> Result<()> {
+    for _ in 0..5 {
+        let set = Set::start(3)?;
+        let urls = set.urls();
+        let connect = || tokio::spawn(RedlockLocker::connect(urls.clone(), patient()));
+        let clients: Vec<_> = std::iter::repeat_with(connect).take(16).collect();
+        for client in clients {
+            cycle(&client.await?.context("a set that others set up")?).await?;
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_set_must_be_complete_once() -> Result<()> {
     let set = Set::start(3)?;

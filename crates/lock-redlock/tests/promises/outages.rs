@@ -103,6 +103,22 @@ async fn three_frozen_of_five_are_an_outage_and_not_a_refusal() -> Result<()> {
     no_majority(Redis::pause, Redis::resume).await
 }
 
+/// What connects to frozen servers is told so within the time that the documentation of `connect` names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connecting_to_a_frozen_majority_fails_after_three_and_a_half_request_timeouts() -> Result<()> {
+    const SLACK: Duration = Duration::from_millis(700);
+    let set = Set::start(3)?;
+    set.locker(patient()).await?;
+    set.servers[1..].iter().try_for_each(Redis::pause)?;
+    let start = Instant::now();
+    let error = set.locker(patient()).await.expect_err("one of three is no majority");
+    let took = start.elapsed();
+    assert_unavailable(&error);
+    // The request timeout of these options is 800 ms.
+    assert!(took < Duration::from_millis(2800) + SLACK, "it took {took:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_server_slows_nobody() -> Result<()> {
     const ROUNDS: u32 = 20;
