@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use common::{locker_with, soon, until, waiter};
 use lock_etcd::{ErrorKind, EtcdLocker};
-use test_cluster::EtcdCluster;
+use test_cluster::{Behaviour, Direction, Etcd, EtcdCluster};
 use tokio::time;
 
 /// Long enough for an election, and for what a busy machine adds to it.
@@ -64,6 +64,22 @@ async fn a_frozen_leader_harms_nobody() -> Result<()> {
     cluster[victim].resume()
 }
 
+/// It answers its clients and believes that it leads, for a moment, while the others elect another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_no_other_member_hears_harms_nobody() -> Result<()> {
+    let cluster = Etcd::builder().proxied_peers().start_cluster(3)?;
+    let victim = cluster.leader()?;
+    let proxy = cluster.peer_proxy(victim).expect("it was asked for");
+    let mute = || {
+        proxy.set(Direction::ToServer, Behaviour::Stall);
+        proxy.set(Direction::ToClient, Behaviour::Stall);
+        Ok(())
+    };
+    check_survives(&cluster, victim, mute).await?;
+    ensure!(cluster.leader()? != victim, "another leads by now");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_follower_harms_nobody() -> Result<()> {
     let cluster = EtcdCluster::start(3)?;
@@ -74,7 +90,7 @@ async fn a_frozen_follower_harms_nobody() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_harms_nobody() -> Result<()> {
     let cluster = EtcdCluster::start(3)?;
-    check_survives(&cluster, 0, || cluster.iter().try_for_each(test_cluster::Etcd::restart)).await
+    check_survives(&cluster, 0, || cluster.iter().try_for_each(Etcd::restart)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

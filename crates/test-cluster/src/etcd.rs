@@ -8,7 +8,7 @@ use std::{net::SocketAddr, ops::Deref, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::eventually;
+use crate::{Proxy, eventually};
 
 pub use builder::EtcdBuilder;
 pub use member::Etcd;
@@ -45,6 +45,7 @@ pub fn leads(port: u16) -> Result<bool> {
 #[derive(Debug)]
 pub struct EtcdCluster {
     members: Vec<Etcd>,
+    peer_proxies: Vec<Proxy>,
 }
 
 impl EtcdCluster {
@@ -65,6 +66,15 @@ impl EtcdCluster {
     /// The addresses for a client.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.members.iter().map(Etcd::address).collect()
+    }
+
+    /// The proxy through which the others reach member `index`, if the cluster was built with
+    /// [`proxied_peers`](EtcdBuilder::proxied_peers).
+    ///
+    /// Members call each other to be told things. So a member whose proxy stalls is mute: it still hears the others
+    /// over the connections that it opened itself, and nothing that it says arrives.
+    pub fn peer_proxy(&self, index: usize) -> Option<&Proxy> {
+        self.peer_proxies.get(index)
     }
 
     /// The index of the leader that a majority agrees on; waits until there is one.

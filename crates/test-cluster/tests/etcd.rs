@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use test_cluster::{Etcd, EtcdCluster, eventually, process};
+use test_cluster::{Behaviour, Direction, Etcd, EtcdCluster, eventually, process};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -54,6 +54,28 @@ fn a_cluster_survives_its_leader() -> Result<()> {
     cluster.restart_without_data()?;
     assert!(!has_the_key(&cluster[0])?);
     Ok(())
+}
+
+#[test]
+fn a_leader_that_nobody_hears_is_replaced() -> Result<()> {
+    let cluster = Etcd::builder().proxied_peers().start_cluster(3)?;
+    let mute = cluster.leader()?;
+    let proxy = cluster.peer_proxy(mute).expect("it was asked for");
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        proxy.set(direction, Behaviour::Stall);
+    }
+    eventually("another leader", BOUND, || {
+        ensure!(cluster.leader()? != mute, "it leads still");
+        Ok(())
+    })?;
+    cluster[cluster.leader()?].call("/v3/kv/put", PUT)?;
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        proxy.set(direction, Behaviour::Pass);
+    }
+    eventually("what was written meanwhile", BOUND, || {
+        ensure!(has_the_key(&cluster[mute])?, "it is not there");
+        Ok(())
+    })
 }
 
 #[test]

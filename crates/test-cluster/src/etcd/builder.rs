@@ -15,7 +15,7 @@ use super::{
     member::{Etcd, Settings},
 };
 use crate::{
-    ports,
+    Proxy, ports,
     process::{DATA, Detached, Watched, detached},
     tools::{self, ETCD, Executable, Version},
 };
@@ -35,6 +35,7 @@ pub struct EtcdBuilder {
     port: Option<u16>,
     password: Option<String>,
     tls: Option<Tls>,
+    proxied_peers: bool,
     extra: Vec<OsString>,
 }
 
@@ -60,6 +61,12 @@ impl EtcdBuilder {
     /// Speaks TLS to clients, with a certificate and its key in PEM files. [`Etcd::call`] uses a second port without.
     pub fn tls(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.tls = Some(Tls { cert: cert.into(), key: key.into() });
+        self
+    }
+
+    /// Puts a [`Proxy`] before the peer port of each member: see [`EtcdCluster::peer_proxy`].
+    pub fn proxied_peers(mut self) -> Self {
+        self.proxied_peers = true;
         self
     }
 
@@ -93,15 +100,16 @@ impl EtcdBuilder {
                 let server = self.watched(directory, &executable, plan, &plans)?;
                 Ok(Etcd::new(server, plan.settings.clone(), version))
             });
-            let cluster = EtcdCluster { members: members.collect::<Result<_>>()? };
+            let members = members.collect::<Result<_>>()?;
+            let peer_proxies = plans.into_iter().filter_map(|plan| plan.peer_proxy).collect();
+            let cluster = EtcdCluster { members, peer_proxies };
             cluster.boot()?;
             cluster.leader()?;
             Ok(cluster)
         })?;
         self.enable_password(&cluster[0].settings)?;
-        Ok(EtcdCluster {
-            members: cluster.members.into_iter().map(|member| self.with_password(member)).collect(),
-        })
+        let members = cluster.members.into_iter().map(|member| self.with_password(member)).collect();
+        Ok(EtcdCluster { members, ..cluster })
     }
 
     /// Starts a server alone that outlives this process, with its data in `directory`, and waits until it serves.
@@ -156,7 +164,10 @@ impl EtcdBuilder {
             let plain_port = if self.tls.is_some() { ports::free()? } else { port };
             // Authentication is turned on later, by requests that need no password yet.
             let settings = Settings { port, plain_port, tls: self.tls.is_some(), password: None };
-            Ok(Plan { name: format!("member{index}"), peer_port: ports::free()?, settings })
+            let peer_port = ports::free()?;
+            let peer_proxy =
+                self.proxied_peers.then(|| Proxy::start(ports::loopback(peer_port))).transpose()?;
+            Ok(Plan { name: format!("member{index}"), peer_port, peer_proxy, settings })
         };
         (0..members).map(plan).collect()
     }
@@ -174,20 +185,19 @@ impl EtcdBuilder {
     }
 
     fn arguments(&self, plan: &Plan, plans: &[Plan], data: &Path) -> Vec<OsString> {
-        let Plan { name, peer_port, settings } = plan;
+        let Plan { name, peer_port, settings, .. } = plan;
         let mut clients = settings.url();
         if settings.plain_port != settings.port {
             clients += &format!(",http://127.0.0.1:{}", settings.plain_port);
         }
         let peer = format!("http://127.0.0.1:{peer_port}");
-        let all: Vec<_> =
-            plans.iter().map(|plan| format!("{}=http://127.0.0.1:{}", plan.name, plan.peer_port)).collect();
+        let all: Vec<_> = plans.iter().map(|plan| format!("{}={}", plan.name, plan.peer_url())).collect();
         let mut arguments: Vec<OsString> = [
             format!("--name={name}"),
             format!("--listen-client-urls={clients}"),
             format!("--advertise-client-urls={clients}"),
             format!("--listen-peer-urls={peer}"),
-            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={}", plan.peer_url()),
             format!("--initial-cluster={}", all.join(",")),
             format!("--heartbeat-interval={}", HEARTBEAT.as_millis()),
             format!("--election-timeout={}", ELECTION.as_millis()),
@@ -231,7 +241,16 @@ impl EtcdBuilder {
 struct Plan {
     name: String,
     peer_port: u16,
+    peer_proxy: Option<Proxy>,
     settings: Settings,
+}
+
+impl Plan {
+    /// Where the other members reach it.
+    fn peer_url(&self) -> String {
+        let port = self.peer_proxy.as_ref().map_or(self.peer_port, Proxy::port);
+        format!("http://127.0.0.1:{port}")
+    }
 }
 
 fn executable() -> Result<(Executable, Version)> {
