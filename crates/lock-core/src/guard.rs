@@ -1,6 +1,12 @@
 //! What a holder has in hand.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::{self, Future},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{Error, FencingToken, Key, LossReason, Result};
 
@@ -35,6 +41,50 @@ pub trait Hold: Send + Sync + 'static {
 
     /// Gives the key back in the background: must not block, must not panic, must work outside a runtime.
     fn abandon(self: Arc<Self>);
+}
+
+/// A hold inside one process: it cannot be lost, and to drop it is to give the key back.
+///
+/// Every one of them is a [`Hold`]. The guard has the only count of it, so that nothing more is to be done when the
+/// guard lets go.
+pub trait InProcessHold: Send + Sync + 'static {
+    /// The key that is held.
+    fn key(&self) -> &Key;
+
+    /// The token of this hold.
+    fn fencing_token(&self) -> FencingToken;
+}
+
+impl<H: InProcessHold> Hold for H {
+    fn key(&self) -> &Key {
+        InProcessHold::key(self)
+    }
+
+    fn fencing_token(&self) -> FencingToken {
+        InProcessHold::fencing_token(self)
+    }
+
+    fn remaining(&self) -> Duration {
+        Duration::MAX
+    }
+
+    fn loss(&self) -> Option<LossReason> {
+        None
+    }
+
+    fn lost(&self) -> BoxFuture<'_, ()> {
+        Box::pin(future::pending())
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(future::ready(Ok(())))
+    }
+
+    fn release(self: Arc<Self>) -> Release {
+        Release::Done(Ok(()))
+    }
+
+    fn abandon(self: Arc<Self>) {}
 }
 
 /// What [`Hold::release`] returns.

@@ -25,7 +25,7 @@ pub use any::AnyLocker;
 pub use backend::{Backend, Capabilities, Scope, TokenOrder, Waiting, WaitingBackend};
 pub use clock::BootInstant;
 pub use error::{Error, ErrorKind, Result};
-pub use guard::{BoxFuture, Hold, LockGuard, Release};
+pub use guard::{BoxFuture, Hold, InProcessHold, LockGuard, Release};
 pub use key::Key;
 pub use leased::{Attempt, Attempts, Leased, Outcome};
 pub use locker::Locker;

@@ -1,18 +1,17 @@
 //! The backend: shards of queues, and a place in one of them.
 
 use std::{
-    array, fmt, future,
+    array, fmt,
     hash::{BuildHasher, Hasher},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use hashbrown::DefaultHashBuilder;
 use lock_core::{
-    Backend, BoxFuture, Capabilities, FencingToken, Hold, Key, LockGuard, LossReason, Release, Result, Scope,
-    TokenOrder, Waiting, WaitingBackend,
+    Backend, Capabilities, FencingToken, InProcessHold, Key, LockGuard, Result, Scope, TokenOrder, Waiting,
+    WaitingBackend,
 };
 
 use crate::{
@@ -154,7 +153,7 @@ impl Drop for Place {
     }
 }
 
-impl Hold for Place {
+impl InProcessHold for Place {
     fn key(&self) -> &Key {
         &self.key
     }
@@ -162,27 +161,4 @@ impl Hold for Place {
     fn fencing_token(&self) -> FencingToken {
         self.ticket.token()
     }
-
-    fn remaining(&self) -> Duration {
-        Duration::MAX
-    }
-
-    fn loss(&self) -> Option<LossReason> {
-        None
-    }
-
-    fn lost(&self) -> BoxFuture<'_, ()> {
-        Box::pin(future::pending())
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(future::ready(Ok(())))
-    }
-
-    // The guard is the only owner by now, so to let go of the place is to drop it.
-    fn release(self: Arc<Self>) -> Release {
-        Release::Done(Ok(()))
-    }
-
-    fn abandon(self: Arc<Self>) {}
 }

@@ -1,11 +1,11 @@
 //! The backend: shards of the keys that are held.
 
-use std::{array, fmt, future, hash::BuildHasher, sync::Arc, time::Duration};
+use std::{array, fmt, hash::BuildHasher, sync::Arc};
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 use lock_core::{
-    Backend, BoxFuture, Capabilities, Error, ErrorKind, FencingToken, Hold, Key, LockGuard, LossReason,
-    Release, Result, Scope, TokenOrder, Waiting,
+    Backend, Capabilities, Error, ErrorKind, FencingToken, InProcessHold, Key, LockGuard, Result, Scope,
+    TokenOrder, Waiting,
 };
 use parking_lot::Mutex;
 
@@ -114,7 +114,7 @@ impl Drop for TryHold {
     }
 }
 
-impl Hold for TryHold {
+impl InProcessHold for TryHold {
     fn key(&self) -> &Key {
         &self.key
     }
@@ -122,29 +122,6 @@ impl Hold for TryHold {
     fn fencing_token(&self) -> FencingToken {
         self.token
     }
-
-    fn remaining(&self) -> Duration {
-        Duration::MAX
-    }
-
-    fn loss(&self) -> Option<LossReason> {
-        None
-    }
-
-    fn lost(&self) -> BoxFuture<'_, ()> {
-        Box::pin(future::pending())
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(future::ready(Ok(())))
-    }
-
-    // The guard has the only count of this hold, so to let go of it is to release the key.
-    fn release(self: Arc<Self>) -> Release {
-        Release::Done(Ok(()))
-    }
-
-    fn abandon(self: Arc<Self>) {}
 }
 
 #[cfg(test)]
