@@ -9,7 +9,8 @@ use std::{
 };
 
 use lock_core::{
-    Capabilities, Claim, Error, ErrorKind, LeaseStore, OwnerId, Released, Renewal, Result, Verdict,
+    Capabilities, Error, ErrorKind, Result,
+    backend::{AcquireReply, Claim, LeaseStore, OwnerId, Released, Renewal},
 };
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -158,7 +159,7 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
         self.store.capabilities()
     }
 
-    async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
+    async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
         self.send(Operation::Acquire, claim, |store, claim| async move { store.acquire(&claim).await }).await
     }
 

@@ -16,7 +16,7 @@ use lock_core::{AnyLocker, Error, ErrorKind, Key, Options};
 /// ```
 /// use anyhow::Result;
 /// use lock_conformance::{Fixture, MemoryServer, MemoryStore};
-/// use lock_core::{AnyLocker, Key, Leased, Locker, Options};
+/// use lock_core::{AnyLocker, Key, Locker, Options, backend::{Leased}};
 ///
 /// struct MemoryFixture(MemoryServer);
 ///

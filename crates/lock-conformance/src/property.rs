@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, bail};
-use lock_core::{BoxFuture, Capabilities, Scope, TokenOrder, Waiting};
+use lock_core::{Capabilities, Scope, TokenOrder, Waiting, backend::BoxFuture};
 use tokio::{runtime, time};
 
 use crate::{Fixture, groups};

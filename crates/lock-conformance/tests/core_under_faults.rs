@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use lock_conformance::{Fault, Faults, FaultyStore, MemoryServer, MemoryStore, Operation};
-use lock_core::{BootInstant, ErrorKind, Key, Leased, LockGuard, Locker, Options};
+use lock_core::{
+    ErrorKind, Key, LockGuard, Locker, Options,
+    backend::{BootInstant, Leased},
+};
 use tokio::time;
 
 const TTL: Duration = Duration::from_secs(30);

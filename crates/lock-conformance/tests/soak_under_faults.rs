@@ -3,7 +3,10 @@
 use std::{env, sync::Arc, time::Duration};
 
 use lock_conformance::{Fault, Faults, FaultyStore, MemoryServer, MemoryStore, Operation};
-use lock_core::{BootInstant, ErrorKind, FencingToken, Key, Leased, Locker, Options};
+use lock_core::{
+    ErrorKind, FencingToken, Key, Locker, Options,
+    backend::{BootInstant, Leased},
+};
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{task::JoinSet, time};

@@ -2,14 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{Backend, BoxFuture, Capabilities, Error, ErrorKind, LockGuard, Locker, Result, WaitingBackend};
+use crate::{
+    Capabilities, Error, ErrorKind, LockGuard, Locker, Result,
+    backend::{Backend, BoxFuture, WaitingBackend},
+};
 
 /// A [`Locker`] that has forgotten the type of its backend.
 ///
 /// # Examples
 ///
 /// ```no_run
-/// # async fn example<A: lock_core::WaitingBackend, B: lock_core::WaitingBackend>(
+/// # async fn example<A: lock_core::backend::WaitingBackend, B: lock_core::backend::WaitingBackend>(
 /// #     in_process: lock_core::Locker<A>, on_redis: lock_core::Locker<B>) -> lock_core::Result<()> {
 /// use lock_core::AnyLocker;
 ///

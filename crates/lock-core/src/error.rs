@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, error::Error as StdError, fmt, time::Duration};
 
-use crate::Key;
+use crate::{Key, backend::Effect};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,7 +15,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     transient: bool,
-    no_effect: bool,
+    effect: Effect,
     message: String,
     key: Option<Key>,
     server: Option<String>,
@@ -51,7 +51,7 @@ impl Error {
         Self(Box::new(Inner {
             kind,
             transient: kind == ErrorKind::Unavailable,
-            no_effect: false,
+            effect: Effect::Possible,
             message: message.into(),
             key: None,
             server: None,
@@ -59,7 +59,9 @@ impl Error {
         }))
     }
 
-    pub(crate) fn no_answer(within: Duration) -> Self {
+    /// Makes the error of a request that was not answered `within` its bound.
+    #[must_use]
+    pub fn no_answer(within: Duration) -> Self {
         Self::new(
             ErrorKind::Unavailable,
             format!("no answer within {within:?}; is the server up, reachable and not overloaded?"),
@@ -94,26 +96,38 @@ impl Error {
     /// States that the operation certainly did nothing, so that nothing has to be undone.
     #[must_use]
     pub fn without_effect(mut self) -> Self {
-        self.0.no_effect = true;
+        self.0.effect = Effect::None;
         self
     }
 
-    /// What sort of failure it was.
+    /// Returns what sort of failure it was.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later without any change by people.
+    /// Returns whether the same call may succeed later without any change by people.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.0.transient
     }
 
-    /// Whether the operation certainly did nothing on any server.
+    /// Returns whether the operation may have changed anything on any server.
     #[must_use]
-    pub fn has_no_effect(&self) -> bool {
-        self.0.no_effect
+    pub fn effect(&self) -> Effect {
+        self.0.effect
+    }
+
+    /// Returns the key that the operation was about, if it was about one.
+    #[must_use]
+    pub fn key(&self) -> Option<&Key> {
+        self.0.key.as_ref()
+    }
+
+    /// Returns the server that failed, without user and password, if it was one.
+    #[must_use]
+    pub fn server(&self) -> Option<&str> {
+        self.0.server.as_deref()
     }
 }
 
@@ -132,10 +146,10 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, transient, no_effect, source, .. } = &*self.0;
+        let Inner { kind, transient, effect, source, .. } = &*self.0;
         let mut shown = f.debug_struct("Error");
         shown.field("kind", kind).field("message", &format_args!("{self}"));
-        shown.field("transient", transient).field("no_effect", no_effect).field("source", source).finish()
+        shown.field("transient", transient).field("effect", effect).field("source", source).finish()
     }
 }
 
@@ -164,6 +178,10 @@ mod tests {
             .with_source("broken pipe");
         assert_eq!(error.to_string(), r#"no answer (key "a\nb", server redis://127.0.0.1:1)"#);
         assert_eq!(error.source().unwrap().to_string(), "broken pipe");
-        assert!(error.is_transient() && !error.has_no_effect());
+        assert_eq!((error.is_transient(), error.effect()), (true, Effect::Possible));
+        assert_eq!(
+            (error.key().map(Key::as_str), error.server()),
+            (Some("a\nb"), Some("redis://127.0.0.1:1"))
+        );
     }
 }

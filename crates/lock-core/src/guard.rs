@@ -157,6 +157,12 @@ impl LockGuard {
         self.hold().remaining()
     }
 
+    /// Returns why the lock was lost, if it was. No I/O.
+    #[must_use]
+    pub fn loss_reason(&self) -> Option<LossReason> {
+        self.hold().loss()
+    }
+
     /// Resolves when the lock must be taken as lost; never for a lock that cannot be lost.
     ///
     /// It needs a tokio runtime, and a starved one makes it late; [`is_held`](Self::is_held) is never late.

@@ -1,4 +1,4 @@
-//! The one task behind a [`Leased`](crate::Leased): it renews every lease and undoes what was abandoned.
+//! The one task behind a [`Leased`](crate::backend::Leased): it renews every lease and undoes what was abandoned.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,10 @@ use std::{
 use rand::RngExt;
 use tokio::{runtime, sync::Notify, task::JoinSet, time};
 
-use crate::{BootInstant, Claim, Error, ErrorKind, LeaseStore, LossReason, Renewal, Result, Terms, Validity};
+use crate::{
+    Error, ErrorKind, LossReason, Result,
+    backend::{BootInstant, Claim, LeaseStore, LeaseTiming, Renewal, Validity},
+};
 
 /// A granted claim and how long it is certain.
 pub(crate) struct Lease {
@@ -54,7 +57,7 @@ impl Lease {
 /// What lockers, guards and the task share.
 pub(crate) struct Keeper<S> {
     store: S,
-    terms: Terms,
+    timing: LeaseTiming,
     books: Mutex<Books>,
     /// Something in the books changed that the task must see before its next alarm.
     changed: Notify,
@@ -77,12 +80,12 @@ struct Books {
 
 impl<S: LeaseStore> Keeper<S> {
     /// Starts the task; the caller is its first user.
-    pub(crate) fn start(store: S, terms: Terms) -> Result<Arc<Self>> {
+    pub(crate) fn start(store: S, timing: LeaseTiming) -> Result<Arc<Self>> {
         let runtime = runtime::Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::Closed, "a locker must be made within a tokio runtime").with_source(error)
         })?;
         let books = Mutex::new(Books { users: 1, ..Books::default() });
-        let keeper = Arc::new(Self { store, terms, books, changed: Notify::new(), quiet: Notify::new() });
+        let keeper = Arc::new(Self { store, timing, books, changed: Notify::new(), quiet: Notify::new() });
         runtime.spawn(Arc::clone(&keeper).keep());
         Ok(keeper)
     }
@@ -91,8 +94,8 @@ impl<S: LeaseStore> Keeper<S> {
         &self.store
     }
 
-    pub(crate) fn terms(&self) -> &Terms {
-        &self.terms
+    pub(crate) fn timing(&self) -> &LeaseTiming {
+        &self.timing
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -100,7 +103,7 @@ impl<S: LeaseStore> Keeper<S> {
     }
 
     pub(crate) async fn bounded<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
-        let limit = self.terms.request_timeout();
+        let limit = self.timing.request_timeout();
         time::timeout(limit, request).await.unwrap_or_else(|_| Err(Error::no_answer(limit)))
     }
 
@@ -121,7 +124,7 @@ impl<S: LeaseStore> Keeper<S> {
 
     /// Renews the lease from now on, until it is withdrawn or lost.
     pub(crate) fn renew_from_now_on(&self, lease: &Arc<Lease>) {
-        self.schedule(&mut self.books(), Arc::clone(lease), self.terms.renew_every());
+        self.schedule(&mut self.books(), Arc::clone(lease), self.timing.renew_every());
     }
 
     /// One user less; the task ends after the last.
@@ -227,8 +230,8 @@ impl<S: LeaseStore> Keeper<S> {
         let key = lease.claim().key();
         let next = match answer {
             Ok(Renewal::Extended(ttl)) => {
-                lease.validity.extend(self.terms.deadline(sent, ttl));
-                self.terms.renew_every().saturating_sub(BootInstant::now().since(sent))
+                lease.validity.extend(self.timing.deadline(sent, ttl));
+                self.timing.renew_every().saturating_sub(BootInstant::now().since(sent))
             }
             Ok(Renewal::NotOwner) => {
                 lease.validity.end(LossReason::NotOwner);
@@ -237,7 +240,7 @@ impl<S: LeaseStore> Keeper<S> {
             Err(error) => {
                 tracing::warn!(?key, %error, remaining = ?lease.validity.remaining(), "a lease was not renewed");
                 // A try that used up its time is repeated at once, one that failed at once after a breath.
-                (self.terms.request_timeout() / 4).saturating_sub(BootInstant::now().since(sent))
+                (self.timing.request_timeout() / 4).saturating_sub(BootInstant::now().since(sent))
             }
         };
         match lease.validity.reason() {

@@ -3,9 +3,11 @@
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use crate::{
-    Backend, BoxFuture, Capabilities, Claim, Error, ErrorKind, FencingToken, Hold, Key, LeaseStore,
-    LockGuard, LossReason, Options, Release, Released, Result, Validity, Verdict, WaitingBackend,
-    WaitingStore,
+    Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, LossReason, Options, Result,
+    backend::{
+        AcquireReply, Backend, BoxFuture, Claim, Effect, Hold, LeaseStore, Release, Released, Validity,
+        WaitingBackend, WaitingStore,
+    },
     keeper::{Keeper, Lease},
 };
 
@@ -57,7 +59,7 @@ impl<S: LeaseStore> Drop for Leased<S> {
 
 impl<S: LeaseStore> fmt::Debug for Leased<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leased").field("terms", self.keeper.terms()).finish_non_exhaustive()
+        f.debug_struct("Leased").field("terms", self.keeper.timing()).finish_non_exhaustive()
     }
 }
 
@@ -80,18 +82,18 @@ impl<S: LeaseStore> Backend for Leased<S> {
 
 impl<S: WaitingStore> WaitingBackend for Leased<S> {
     async fn lock(&self, key: Key) -> Result<LockGuard> {
-        let attempts = Attempts { keeper: &self.keeper, key };
-        self.keeper.store().lock(&attempts).await.map_err(|error| error.with_key(&attempts.key))
+        let acquirer = Acquirer { keeper: &self.keeper, key };
+        self.keeper.store().lock(&acquirer).await.map_err(|error| error.with_key(&acquirer.key))
     }
 }
 
 /// The way in which a [`WaitingStore`] tries for one key.
-pub struct Attempts<'a, S: LeaseStore> {
+pub struct Acquirer<'a, S: LeaseStore> {
     keeper: &'a Arc<Keeper<S>>,
     key: Key,
 }
 
-impl<S: LeaseStore> Attempts<'_, S> {
+impl<S: LeaseStore> Acquirer<'_, S> {
     /// The key to acquire.
     #[must_use]
     pub fn key(&self) -> &Key {
@@ -124,7 +126,7 @@ impl<S: LeaseStore> Attempts<'_, S> {
     /// How long a lease lasts.
     #[must_use]
     pub fn ttl(&self) -> Duration {
-        self.keeper.terms().ttl()
+        self.keeper.timing().ttl()
     }
 
     /// Bounds a request that is not an attempt with the request timeout.
@@ -141,9 +143,9 @@ impl<S: LeaseStore> Attempts<'_, S> {
     }
 }
 
-impl<S: LeaseStore> fmt::Debug for Attempts<'_, S> {
+impl<S: LeaseStore> fmt::Debug for Acquirer<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempts").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Acquirer").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
@@ -172,7 +174,7 @@ impl<'a, S: LeaseStore> Attempt<'a, S> {
 
     fn begin(keeper: &'a Arc<Keeper<S>>, key: &Key, waits: bool) -> Result<Self> {
         keeper.check_open().map_err(|error| error.with_key(key))?;
-        Ok(Self::new(keeper, Claim::new(key.clone(), keeper.terms().ttl(), waits)))
+        Ok(Self::new(keeper, Claim::new(key.clone(), keeper.timing().ttl(), waits)))
     }
 
     /// Makes a guard of a grant, and of anything else what it is; undoes whatever may have been left behind.
@@ -180,30 +182,30 @@ impl<'a, S: LeaseStore> Attempt<'a, S> {
     /// # Errors
     ///
     /// The error in `verdict`, or [`ErrorKind::Unavailable`] if the grant came too late to be worth anything.
-    pub fn conclude(self, verdict: Result<Verdict>) -> Result<Outcome> {
-        let terms = self.keeper.terms();
-        let (token, validity, renewed) = match verdict {
-            Ok(Verdict::Granted { token, ttl }) => {
-                let deadline = terms.deadline(self.claim().started(), ttl);
+    pub fn conclude(self, reply: Result<AcquireReply>) -> Result<Outcome> {
+        let timing = self.keeper.timing();
+        let (token, validity, renewed) = match reply {
+            Ok(AcquireReply::Granted { token, ttl }) => {
+                let deadline = timing.deadline(self.claim().started(), ttl);
                 (token, Arc::new(Validity::until(deadline)), true)
             }
-            Ok(Verdict::Joined { token, validity }) => (token, validity, false),
-            Ok(Verdict::Busy { free_in, undo }) => {
-                if !undo {
+            Ok(AcquireReply::Joined { token, validity }) => (token, validity, false),
+            Ok(AcquireReply::Busy { free_in, effect }) => {
+                if effect == Effect::None {
                     self.settled();
                 }
                 return Ok(Outcome::Busy { free_in });
             }
             Err(error) => {
                 let error = error.with_key(self.claim().key());
-                if error.has_no_effect() {
+                if error.effect() == Effect::None {
                     self.settled();
                 }
                 return Err(error);
             }
         };
         let left = validity.remaining();
-        if renewed && left < terms.min_validity() || left.is_zero() {
+        if renewed && left < timing.min_validity() || left.is_zero() {
             let message =
                 format!("the answer came so late that {left:?} of the lease was left; it was given back");
             return Err(Error::new(ErrorKind::Unavailable, message).with_key(self.claim().key()));
@@ -245,8 +247,8 @@ impl<S: LeaseStore> Drop for Attempt<'_, S> {
 
 async fn attempt_once<S: LeaseStore>(keeper: &Arc<Keeper<S>>, key: &Key, waits: bool) -> Result<Outcome> {
     let attempt = Attempt::begin(keeper, key, waits)?;
-    let verdict = keeper.bounded(keeper.store().acquire(attempt.claim())).await;
-    attempt.conclude(verdict)
+    let reply = keeper.bounded(keeper.store().acquire(attempt.claim())).await;
+    attempt.conclude(reply)
 }
 
 /// A hold whose lease the keeper renews.

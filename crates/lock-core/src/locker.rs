@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::{self, Instant};
 
-use crate::{Backend, Backoff, Capabilities, Key, LockGuard, Result, Retrying, WaitingBackend};
+use crate::{
+    Backoff, Capabilities, Key, LockGuard, Result, Retrying,
+    backend::{Backend, WaitingBackend},
+};
 
 /// Acquires locks by name. Cheap to clone; clones share everything.
 ///

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BootInstant, Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, backend::BootInstant};
 
 /// How long a lease lasts, when it is renewed, and how much a holder distrusts clocks.
 ///
@@ -23,6 +23,7 @@ use crate::{BootInstant, Error, ErrorKind, Result};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
+    prefix: String,
     ttl: Duration,
     renew_every: Option<Duration>,
     request_timeout: Option<Duration>,
@@ -34,6 +35,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            prefix: "lock".to_owned(),
             ttl: Duration::from_secs(10),
             renew_every: None,
             request_timeout: None,
@@ -49,6 +51,22 @@ impl Options {
     pub const MIN_TTL: Duration = Duration::from_millis(50);
     /// The longest lease: 24 h.
     pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Sets what the names of all locks on the servers begin with; `lock` by default.
+    ///
+    /// Lockers of different prefixes do not exclude each other. A prefix has 1 to 256 visible ASCII characters; each
+    /// backend's page names those that its servers give a meaning, and that it therefore refuses.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Returns the prefix, unchecked.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
 
     /// How long the server keeps a lease that nobody renews; 50 ms to 24 h, 10 s by default.
     ///
@@ -104,7 +122,7 @@ impl Options {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`], with the values and the rule that they break.
-    pub fn check(&self) -> Result<Terms> {
+    pub fn check(&self) -> Result<LeaseTiming> {
         let refuse = |reason: String| Err(Error::new(ErrorKind::InvalidInput, reason).without_effect());
         let asked = self.ttl;
         if !(Self::MIN_TTL..=Self::MAX_TTL).contains(&asked) {
@@ -114,7 +132,7 @@ impl Options {
             return refuse(format!("the clock drift is {}; it must be from 0 to 0.1", self.drift));
         }
         let ttl = Duration::from_millis(u64::try_from(asked.as_millis()).expect("at most 24 h"));
-        let terms = Terms {
+        let timing = LeaseTiming {
             ttl,
             renew_every: self.renew_every.unwrap_or(ttl / 3),
             request_timeout: self.request_timeout.unwrap_or(ttl / 6),
@@ -122,8 +140,8 @@ impl Options {
             sure: 1.0 - 2.0 * self.drift,
             margin: self.margin,
         };
-        let Terms { renew_every, request_timeout, min_validity, .. } = terms;
-        let sure = terms.believable(ttl);
+        let LeaseTiming { renew_every, request_timeout, min_validity, .. } = timing;
+        let sure = timing.believable(ttl);
         if min_validity > sure {
             return refuse(format!(
                 "a lease of {ttl:?} is certain for {sure:?} after drift and margin, less than the minimum validity of \
@@ -139,13 +157,13 @@ impl Options {
                  within the {sure:?} in which a lease of {ttl:?} is certain; renew earlier or use a longer TTL"
             ));
         }
-        Ok(terms)
+        Ok(timing)
     }
 }
 
 /// [`Options`] that were checked.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct LeaseTiming {
     ttl: Duration,
     renew_every: Duration,
     request_timeout: Duration,
@@ -154,7 +172,7 @@ pub struct Terms {
     margin: Duration,
 }
 
-impl Terms {
+impl LeaseTiming {
     /// The TTL to ask the servers for, in whole milliseconds.
     #[must_use]
     pub fn ttl(&self) -> Duration {
@@ -211,11 +229,11 @@ mod tests {
 
     #[test]
     fn the_deadline_counts_from_the_sending_less_drift_and_margin() {
-        let terms = Options::default().check().unwrap();
+        let timing = Options::default().check().unwrap();
         let sent = BootInstant::now();
-        assert_eq!(terms.deadline(sent, 10_000 * MS).since(sent), 9_798 * MS);
+        assert_eq!(timing.deadline(sent, 10_000 * MS).since(sent), 9_798 * MS);
         assert_eq!(
-            terms.deadline(sent, MS).since(sent),
+            timing.deadline(sent, MS).since(sent),
             Duration::ZERO,
             "less than the margin: over at once"
         );

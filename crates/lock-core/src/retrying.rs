@@ -6,7 +6,8 @@ use rand::RngExt;
 use tokio::time;
 
 use crate::{
-    Backend, Capabilities, Error, ErrorKind, Key, LockGuard, Locker, Result, Waiting, WaitingBackend,
+    Capabilities, Error, ErrorKind, Key, LockGuard, Locker, Result, Waiting,
+    backend::{Backend, WaitingBackend},
 };
 
 /// Waits by trying again and again, with a pause between tries.

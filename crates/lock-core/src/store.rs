@@ -4,24 +4,27 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use rand::{TryRng, rngs::SysRng};
 
-use crate::{Attempts, BootInstant, Capabilities, FencingToken, Key, LockGuard, Result, Validity};
+use crate::{
+    Capabilities, FencingToken, Key, LockGuard, Result,
+    backend::{Acquirer, BootInstant, Validity},
+};
 
-/// The servers behind a lock, seen as a keeper of leases. [`Leased`](crate::Leased) makes a backend of it.
+/// The servers behind a lock, seen as a keeper of leases. [`Leased`](crate::backend::Leased) makes a backend of it.
 ///
 /// Each method is one exchange with the servers. The caller bounds it with the request timeout and may drop it at
 /// any await; a method never retries past an outcome that it does not know.
 pub trait LeaseStore: Send + Sync + 'static {
-    /// See [`Backend::capabilities`](crate::Backend::capabilities).
+    /// See [`Backend::capabilities`](crate::backend::Backend::capabilities).
     fn capabilities(&self) -> Capabilities;
 
     /// Makes `claim` the holder of its key if nobody is.
     ///
     /// If the same claim arrives twice, the second time must not be refused.
-    fn acquire(&self, claim: &Claim) -> impl Future<Output = Result<Verdict>> + Send;
+    fn acquire(&self, claim: &Claim) -> impl Future<Output = Result<AcquireReply>> + Send;
 
     /// Sets the lease of `claim` back to its full TTL, if `claim` still holds its key. Never creates anything.
     ///
-    /// A store whose every grant is [`Verdict::Joined`] is never asked.
+    /// A store whose every grant is [`AcquireReply::Joined`] is never asked.
     fn renew(&self, claim: &Claim) -> impl Future<Output = Result<Renewal>> + Send;
 
     /// Frees the key if `claim` holds it, and touches nothing otherwise.
@@ -46,7 +49,7 @@ pub trait LeaseStore: Send + Sync + 'static {
 /// A store whose keys can be waited for.
 pub trait WaitingStore: LeaseStore {
     /// Acquires the key of `attempts`, waiting while another holds it; each try is one of `attempts`.
-    fn lock(&self, attempts: &Attempts<'_, Self>) -> impl Future<Output = Result<LockGuard>> + Send
+    fn lock(&self, acquirer: &Acquirer<'_, Self>) -> impl Future<Output = Result<LockGuard>> + Send
     where
         Self: Sized;
 }
@@ -124,9 +127,27 @@ impl fmt::Debug for OwnerId {
     }
 }
 
+/// Whether a request changed anything on any server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It certainly changed nothing, and never will.
+    None,
+    /// It changed something, or may have, or still may when it arrives.
+    Possible,
+}
+
+impl Effect {
+    /// Returns [`None`](Self::None) if both certainly changed nothing.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::None { other } else { self }
+    }
+}
+
 /// How the servers answered an acquire.
 #[derive(Clone, Debug)]
-pub enum Verdict {
+#[non_exhaustive]
+pub enum AcquireReply {
     /// The claim holds the key.
     Granted {
         /// The token of this hold.
@@ -146,13 +167,14 @@ pub enum Verdict {
     Busy {
         /// When the holder's lease will end unless it is renewed.
         free_in: Duration,
-        /// Whether the attempt may have left anything on a server.
-        undo: bool,
+        /// Whether the attempt may have left anything on a server, which is then undone.
+        effect: Effect,
     },
 }
 
 /// How the servers answered a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Renewal {
     /// The lease now lasts this long from the arrival of the request.
     Extended(Duration),
@@ -162,6 +184,7 @@ pub enum Renewal {
 
 /// How the servers answered a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Released {
     /// The claim held the key until this request.
     Freed,

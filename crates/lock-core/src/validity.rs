@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::Notify, time};
 
-use crate::BootInstant;
+use crate::backend::BootInstant;
 
 /// The instant until which a hold is certain. Once over, it is over for ever.
 ///
@@ -122,6 +122,15 @@ impl Validity {
         }
     }
 
+    /// Moves the deadline back to `deadline`, if it is later. What is over already stays over.
+    ///
+    /// For servers that turn out to keep a lease for less time than was granted.
+    pub fn cap(&self, deadline: BootInstant) {
+        self.until.fetch_min(deadline.as_nanos().max(1), Ordering::AcqRel);
+        // Those who sleep until the later deadline look again.
+        self.ended.notify_waiters();
+    }
+
     /// Ends it now, before its deadline.
     pub fn end(&self, reason: LossReason) {
         if self.until.swap(ENDED, Ordering::AcqRel) != ENDED {
@@ -198,6 +207,15 @@ mod tests {
         assert!(validity.extend(BootInstant::now().after(LONG / 2)));
         assert!(validity.remaining() > LONG / 2);
         assert_eq!(validity.reason(), None);
+    }
+
+    #[tokio::test]
+    async fn a_cap_shortens_and_wakes_and_revives_nothing() {
+        let validity = Validity::until(BootInstant::now().after(LONG));
+        tokio::join!(validity.ended(), async { validity.cap(BootInstant::now()) });
+        assert_eq!(validity.reason(), Some(LossReason::Deadline));
+        validity.cap(BootInstant::now().after(LONG));
+        assert!(!validity.is_valid());
     }
 
     #[test]

@@ -5,22 +5,25 @@ use std::{future::Future, time::Duration};
 use rand::RngExt;
 use tokio::time;
 
-use crate::{Attempts, BootInstant, LeaseStore, LockGuard, Outcome, Result};
+use crate::{
+    LockGuard, Result,
+    backend::{Acquirer, BootInstant, LeaseStore, Outcome},
+};
 
 /// Tells one waiter that a key may be free.
-pub trait Bell: Send {
+pub trait ReleaseListener: Send {
     /// Returns once every release from now on will ring. Does nothing if it listens already.
     fn listen(&mut self) -> impl Future<Output = Result<()>> + Send;
 
     /// Resolves when it has rung since the last [`listen`](Self::listen) returned, or when it can no longer ring.
-    fn rung(&mut self) -> impl Future<Output = ()> + Send;
+    fn released(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-impl<S: LeaseStore> Attempts<'_, S> {
+impl<S: LeaseStore> Acquirer<'_, S> {
     /// Tries, listens, looks once more, and then waits for the bell or for the end of the holder's lease, again and
     /// again until the key is held.
     ///
-    /// The look after the first [`Bell::listen`] is what keeps a release between the first try and the listening
+    /// The look after the first [`ReleaseListener::listen`] is what keeps a release between the first try and the listening
     /// from being missed. Nothing is polled: without a bell, the next look is due when the holder's lease ends.
     ///
     /// # Errors
@@ -31,7 +34,7 @@ impl<S: LeaseStore> Attempts<'_, S> {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn wait(&self, bell: &mut impl Bell) -> Result<LockGuard> {
+    pub async fn wait(&self, bell: &mut impl ReleaseListener) -> Result<LockGuard> {
         let mut next_look = match self.once().await? {
             Outcome::Acquired(guard) => return Ok(guard),
             Outcome::Busy { free_in } => free_in,
@@ -54,7 +57,7 @@ impl<S: LeaseStore> Attempts<'_, S> {
                     next_look = next_look.min(self.ttl() / 10);
                 }
             }
-            let _ = time::timeout(just_after(next_look), bell.rung()).await;
+            let _ = time::timeout(just_after(next_look), bell.released()).await;
         }
     }
 }

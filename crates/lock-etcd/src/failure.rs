@@ -153,6 +153,8 @@ impl From<Client> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use lock_core::backend::Effect;
+
     use super::*;
     use tonic::{Code, Status};
 
@@ -202,8 +204,12 @@ mod tests {
             let failure = || Failure::Client(Client::GRpcStatus(Status::new(code, text)));
             assert_eq!(failure().outcome(), outcome, "{code:?} {text}");
             let error = failure().into_error("here", false);
-            assert_eq!((error.kind(), error.has_no_effect()), (kind, outcome != Unknown), "{code:?} {text}");
-            assert!(!failure().into_error("here", true).has_no_effect());
+            assert_eq!(
+                (error.kind(), error.effect() == Effect::None),
+                (kind, outcome != Unknown),
+                "{code:?} {text}"
+            );
+            assert_eq!(failure().into_error("here", true).effect(), Effect::Possible);
             assert_eq!(failure().is_end_of_lease(), code == Code::NotFound);
         }
     }
@@ -211,7 +217,7 @@ mod tests {
     #[test]
     fn silence_is_no_refusal() {
         let error = Failure::NoAnswer(Duration::from_secs(1)).into_error("here", false);
-        assert_eq!((error.kind(), error.has_no_effect()), (ErrorKind::Unavailable, false));
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Possible));
         assert!(error.is_transient());
     }
 }

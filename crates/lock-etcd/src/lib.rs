@@ -2,7 +2,6 @@
 
 mod failure;
 mod names;
-mod options;
 mod requests;
 mod servers;
 mod session;
@@ -15,13 +14,13 @@ use std::{fmt, ops::Deref};
 
 pub use etcd_client;
 pub use lock_core::{
-    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
-    Options as LeaseOptions, Result,
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
+    Result,
 };
 
-pub use crate::{options::Options, store::Etcd, target::Target};
+pub use crate::{store::Etcd, target::Target};
 
-use lock_core::Leased;
+use lock_core::backend::Leased;
 
 /// Locks on etcd. Cheap to clone; clones share everything: one connection, one session.
 ///
@@ -65,7 +64,7 @@ impl EtcdLocker {
         Error: From<T::Error>,
     {
         let store = Etcd::connect(target.try_into()?, &options).await?;
-        Ok(Self(Locker::new(Leased::new(store, &options.lease)?)))
+        Ok(Self(Locker::new(Leased::new(store, &options)?)))
     }
 
     /// Who holds `key` and who waits for it, in this order: a look at the servers, out of date as soon as it is there.

@@ -1,6 +1,6 @@
 //! How keys are named in etcd.
 
-use lock_core::{Error, ErrorKind, Key, OwnerId, Result};
+use lock_core::{Error, ErrorKind, Key, Result, backend::OwnerId};
 
 /// The prefix of all names, checked.
 #[derive(Clone, Debug)]

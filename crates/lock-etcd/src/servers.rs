@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
-use lock_core::{Result, Terms};
+use lock_core::{Result, backend::LeaseTiming};
 use parking_lot::Mutex;
 use tokio::{sync::watch, time};
 
@@ -51,13 +51,13 @@ impl<T> Reply<T> {
 }
 
 impl Servers {
-    pub(crate) fn new(target: Target, terms: &Terms) -> Self {
-        let request_timeout = terms.request_timeout();
+    pub(crate) fn new(target: Target, timing: &LeaseTiming) -> Self {
+        let request_timeout = timing.request_timeout();
         // The beats of a session keep a live connection busy; a ping is sent only where they stopped coming back, since
         // etcd hangs up on those who ping much.
         let options = target
             .client
-            .with_keep_alive(terms.renew_every(), request_timeout)
+            .with_keep_alive(timing.renew_every(), request_timeout)
             .with_keep_alive_while_idle(false)
             .with_connect_timeout(request_timeout / 2)
             .with_require_leader(true)

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use lock_core::{BootInstant, Error, ErrorKind, LossReason, Result, Terms, Validity};
+use lock_core::{
+    Error, ErrorKind, LossReason, Result,
+    backend::{BootInstant, LeaseTiming, Validity},
+};
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::mpsc, time};
 
@@ -33,7 +36,7 @@ pub(crate) struct Session {
 pub(crate) struct Sessions {
     servers: Arc<Servers>,
     prefix: Prefix,
-    terms: Terms,
+    timing: LeaseTiming,
     runtime: Handle,
     present: Mutex<Option<Present>>,
     opening: tokio::sync::Mutex<()>,
@@ -46,13 +49,13 @@ struct Present {
 }
 
 impl Sessions {
-    pub(crate) fn new(servers: &Arc<Servers>, prefix: Prefix, terms: Terms) -> Result<Self> {
+    pub(crate) fn new(servers: &Arc<Servers>, prefix: Prefix, timing: LeaseTiming) -> Result<Self> {
         let runtime = Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::Closed, "a locker must be made within a tokio runtime").with_source(error)
         })?;
         let servers = Arc::clone(servers);
         let (present, opening) = Default::default();
-        Ok(Self { servers, prefix, terms, runtime, present, opening })
+        Ok(Self { servers, prefix, timing, runtime, present, opening })
     }
 
     pub(crate) fn runtime(&self) -> &Handle {
@@ -79,7 +82,7 @@ impl Sessions {
 
     async fn open(&self) -> Result<Arc<Session>> {
         // etcd counts in seconds.
-        let asked = self.terms.ttl().as_millis().div_ceil(1000);
+        let asked = self.timing.ttl().as_millis().div_ceil(1000);
         let asked = i64::try_from(asked).expect("a TTL is at most a day");
         let sent = BootInstant::now();
         let reply = self.servers.ask(|mut server| async move { server.lease.grant(asked, None).await }).await;
@@ -93,7 +96,7 @@ impl Sessions {
         let (watches, orders) = Watches::new();
         let session = Arc::new(Session {
             lease,
-            validity: Arc::new(Validity::until(self.terms.deadline(sent, ttl))),
+            validity: Arc::new(Validity::until(self.timing.deadline(sent, ttl))),
             watches,
             fence: self.prefix.fence(lease),
             fence_revision: AtomicI64::new(0),
@@ -101,7 +104,7 @@ impl Sessions {
         let keeper = Keeper {
             session: Arc::clone(&session),
             servers: Arc::clone(&self.servers),
-            terms: self.terms,
+            timing: self.timing,
             ttl,
         };
         let (needed, unneeded) = mpsc::channel(1);
@@ -115,7 +118,7 @@ impl Sessions {
 struct Keeper {
     session: Arc<Session>,
     servers: Arc<Servers>,
-    terms: Terms,
+    timing: LeaseTiming,
     ttl: Duration,
 }
 
@@ -137,7 +140,7 @@ impl Keeper {
         let lease = self.session.lease;
         let revoking = self.servers.ask(|mut server| async move { server.lease.revoke(lease).await });
         if let Ok(Err(error)) =
-            time::timeout(self.terms.request_timeout(), revoking).await.map(|reply| reply.into_result())
+            time::timeout(self.timing.request_timeout(), revoking).await.map(|reply| reply.into_result())
         {
             tracing::debug!(lease, %error, "a session was not ended at once; it ends with its TTL");
         }
@@ -146,7 +149,7 @@ impl Keeper {
 
     /// Sends a beat each third of the TTL, to one endpoint after the other; returns when the session is over.
     async fn beat(&self) {
-        let mut due = BootInstant::now().after(self.terms.renew_every());
+        let mut due = BootInstant::now().after(self.timing.renew_every());
         while self.session.validity.is_valid() {
             time::sleep(due.since(BootInstant::now())).await;
             let begun = BootInstant::now();
@@ -181,7 +184,7 @@ impl Keeper {
     /// Sends beats over one stream until one is not answered in time, or the endpoint is given up before the next one
     /// is `due`.
     async fn beat_at(&self, server: &Server, due: &mut BootInstant) -> Result<Infallible, Failure> {
-        let limit = self.terms.request_timeout();
+        let limit = self.timing.request_timeout();
         let too_late = |_| Failure::NoAnswer(limit);
         let mut lease = server.lease.clone();
         let mut sent = BootInstant::now();
@@ -190,8 +193,8 @@ impl Keeper {
         let (mut beats, mut answers) = opening.await.map_err(too_late)??;
         let mut granted = self.ttl;
         loop {
-            self.session.validity.extend(self.terms.deadline(sent, granted));
-            *due = sent.after(self.terms.renew_every());
+            self.session.validity.extend(self.timing.deadline(sent, granted));
+            *due = sent.after(self.timing.renew_every());
             tokio::select! {
                 () = time::sleep(due.since(BootInstant::now())) => {}
                 () = self.servers.left(server) => return Err(Failure::NoAnswer(limit)),

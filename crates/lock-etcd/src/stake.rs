@@ -9,7 +9,7 @@ use std::{
 };
 
 use etcd_client::Txn;
-use lock_core::{OwnerId, Validity};
+use lock_core::backend::{OwnerId, Validity};
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Notify};
 

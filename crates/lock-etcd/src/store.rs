@@ -8,13 +8,14 @@ use std::{
 
 use etcd_client::TxnResponse;
 use lock_core::{
-    Attempts, Capabilities, Claim, Error, ErrorKind, FencingToken, Key, LeaseStore, LockGuard, LossReason,
-    Outcome, Released, Renewal, Result, Scope, TokenOrder, Verdict, Waiting, WaitingStore,
+    Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, LossReason, Options, Result, Scope,
+    TokenOrder, Waiting,
+    backend::{AcquireReply, Acquirer, Claim, Effect, LeaseStore, Outcome, Released, Renewal, WaitingStore},
 };
 use tokio::time;
 
 use crate::{
-    Options, Place,
+    Place,
     names::Prefix,
     requests::{self, Ahead, Entered},
     servers::{Reply, Servers},
@@ -49,12 +50,12 @@ enum Turn {
 
 impl Etcd {
     pub(crate) async fn connect(target: Target, options: &Options) -> Result<Self> {
-        let terms = options.lease.check()?;
-        let prefix = Prefix::new(&options.prefix)?;
-        let servers = Arc::new(Servers::new(target, &terms));
+        let timing = options.check()?;
+        let prefix = Prefix::new(options.prefix())?;
+        let servers = Arc::new(Servers::new(target, &timing));
         let stakes = Arc::<Stakes>::default();
-        let sessions = Sessions::new(&servers, prefix.clone(), terms)?;
-        let limit = terms.request_timeout();
+        let sessions = Sessions::new(&servers, prefix.clone(), timing)?;
+        let limit = timing.request_timeout();
         let connecting = async {
             sessions.live().await?;
             // A lease is granted to anybody; a look below the prefix is not.
@@ -103,7 +104,7 @@ impl Etcd {
                     self.stakes.remove(claim.owner());
                 }
                 Err(Refusal::Error(error)) => {
-                    if error.has_no_effect() {
+                    if error.effect() == Effect::None {
                         self.stakes.remove(claim.owner());
                     }
                     return Err(error);
@@ -121,13 +122,13 @@ impl Etcd {
     }
 
     /// Waits until the claim is the first; `Busy` if it lost its place meanwhile.
-    async fn queue_up(&self, attempts: &Attempts<'_, Self>, claim: &Claim) -> Result<Verdict> {
-        let (stake, standing) = attempts.bounded(self.enter(claim)).await?;
+    async fn queue_up(&self, acquirer: &Acquirer<'_, Self>, claim: &Claim) -> Result<AcquireReply> {
+        let (stake, standing) = acquirer.bounded(self.enter(claim)).await?;
         let (created, mut ahead) = match standing {
             Standing::First(created) => return Ok(joined(&stake, created)),
             Standing::Busy { .. } => return Ok(lost_its_place()),
             Standing::Behind(created, Some(ahead)) => (created, ahead),
-            Standing::Behind(created, None) => match self.look_for_ahead(attempts, &stake, created).await? {
+            Standing::Behind(created, None) => match self.look_for_ahead(acquirer, &stake, created).await? {
                 Turn::Come => return Ok(joined(&stake, created)),
                 Turn::Behind(ahead) => (created, ahead),
                 Turn::Gone => return Ok(lost_its_place()),
@@ -137,7 +138,7 @@ impl Etcd {
             let turn = tokio::select! {
                 biased;
                 () = stake.validity.ended() => Turn::Gone,
-                turn = self.watch_ahead(attempts, &stake, created, &ahead) => turn,
+                turn = self.watch_ahead(acquirer, &stake, created, &ahead) => turn,
             };
             match turn {
                 Turn::Come => return Ok(joined(&stake, created)),
@@ -150,12 +151,12 @@ impl Etcd {
     /// Finds who is ahead of a place that was made by a request whose own answer was lost.
     async fn look_for_ahead(
         &self,
-        attempts: &Attempts<'_, Self>,
+        acquirer: &Acquirer<'_, Self>,
         stake: &Stake,
         created: i64,
     ) -> Result<Turn> {
         let looking = self.look(requests::look_ahead(&stake.place, created, false));
-        let answer = attempts.bounded(looking).await?;
+        let answer = acquirer.bounded(looking).await?;
         Ok(turn(&answer))
     }
 
@@ -165,19 +166,19 @@ impl Etcd {
     /// session ends this, from outside.
     async fn watch_ahead(
         &self,
-        attempts: &Attempts<'_, Self>,
+        acquirer: &Acquirer<'_, Self>,
         stake: &Stake,
         created: i64,
         ahead: &Ahead,
     ) -> Turn {
         let mut lookout = stake.session.watches.look_out(&ahead.place);
         loop {
-            if let Ok(Err(_)) = time::timeout(attempts.ttl(), lookout.sight.changed()).await {
+            if let Ok(Err(_)) = time::timeout(acquirer.ttl(), lookout.sight.changed()).await {
                 // The watches are no longer served, so the session is over.
                 return std::future::pending().await;
             }
             let sight = *lookout.sight.borrow_and_update();
-            match attempts.bounded(self.look_after(stake, created, ahead, sight)).await {
+            match acquirer.bounded(self.look_after(stake, created, ahead, sight)).await {
                 Ok(Turn::Behind(same)) if same == *ahead => {}
                 Ok(turn) => return turn,
                 Err(error) => {
@@ -267,7 +268,7 @@ async fn send(servers: Arc<Servers>, stake: Arc<Stake>, waits: bool) -> Result<S
             }
             Err(_) => {
                 let error = reply.into_result().expect_err("it failed");
-                stake.land(None, !error.has_no_effect());
+                stake.land(None, error.effect() == Effect::Possible);
                 return Err(Refusal::Error(error));
             }
             Ok(answer) => match requests::entered(answer, fence) {
@@ -294,11 +295,14 @@ impl LeaseStore for Etcd {
         Capabilities::new(Scope::Servers, Waiting::Fifo, TokenOrder::Cluster)
     }
 
-    async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
+    async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
         let (stake, standing) = self.enter(claim).await?;
         Ok(match standing {
             Standing::First(created) => joined(&stake, created),
-            Standing::Busy { unsure } => Verdict::Busy { free_in: claim.ttl(), undo: unsure },
+            Standing::Busy { unsure } => AcquireReply::Busy {
+                free_in: claim.ttl(),
+                effect: if unsure { Effect::Possible } else { Effect::None },
+            },
             Standing::Behind(..) => unreachable!("only a claim that waits stands behind another"),
         })
     }
@@ -353,24 +357,24 @@ impl LeaseStore for Etcd {
 }
 
 impl WaitingStore for Etcd {
-    async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
+    async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
         loop {
-            let attempt = attempts.begin()?;
-            let verdict = self.queue_up(attempts, attempt.claim()).await;
-            if let Outcome::Acquired(guard) = attempt.conclude(verdict)? {
+            let attempt = acquirer.begin()?;
+            let reply = self.queue_up(acquirer, attempt.claim()).await;
+            if let Outcome::Acquired(guard) = attempt.conclude(reply)? {
                 return Ok(guard);
             }
-            tracing::debug!(key = ?attempts.key(), "a waiter lost its place and queues up again");
+            tracing::debug!(key = ?acquirer.key(), "a waiter lost its place and queues up again");
         }
     }
 }
 
-fn joined(stake: &Stake, created: i64) -> Verdict {
-    Verdict::Joined { token: token(created), validity: Arc::clone(&stake.validity) }
+fn joined(stake: &Stake, created: i64) -> AcquireReply {
+    AcquireReply::Joined { token: token(created), validity: Arc::clone(&stake.validity) }
 }
 
-fn lost_its_place() -> Verdict {
-    Verdict::Busy { free_in: Duration::ZERO, undo: true }
+fn lost_its_place() -> AcquireReply {
+    AcquireReply::Busy { free_in: Duration::ZERO, effect: Effect::Possible }
 }
 
 fn turn(answer: &TxnResponse) -> Turn {

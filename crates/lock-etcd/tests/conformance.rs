@@ -49,8 +49,7 @@ impl Fixture for EtcdFixture {
     }
 
     async fn connect(address: &str, options: &Options) -> lock_core::Result<AnyLocker> {
-        let options = lock_etcd::Options::default().with_lease(options.clone());
-        Ok(EtcdLocker::connect(address, options).await?.into())
+        Ok(EtcdLocker::connect(address, options.clone()).await?.into())
     }
 
     async fn lose(&self, key: &Key) -> Result<()> {

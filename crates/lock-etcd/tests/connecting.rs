@@ -2,6 +2,7 @@
 
 mod common;
 
+use lock_core::backend::Effect;
 use std::{
     io::{Read, Write},
     net::TcpListener,
@@ -21,7 +22,7 @@ async fn check_refused(target: Target, kind: ErrorKind, text: &str) -> Result<()
     assert_eq!(error.kind(), kind, "{error:?}");
     assert!(error.to_string().contains(text), "{error}");
     assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
-    assert!(error.has_no_effect());
+    assert_eq!(error.effect(), Effect::None);
     Ok(())
 }
 

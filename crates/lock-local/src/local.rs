@@ -10,8 +10,8 @@ use std::{
 
 use hashbrown::DefaultHashBuilder;
 use lock_core::{
-    Backend, Capabilities, FencingToken, InProcessHold, Key, LockGuard, Result, Scope, TokenOrder, Waiting,
-    WaitingBackend,
+    Capabilities, FencingToken, Key, LockGuard, Result, Scope, TokenOrder, Waiting,
+    backend::{Backend, InProcessHold, WaitingBackend},
 };
 
 use crate::{

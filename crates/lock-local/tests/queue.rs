@@ -1,5 +1,6 @@
 //! The queue, one poll at a time: no runtime and no clock decides what happens next.
 
+use lock_core::backend::Effect;
 use std::future::Future;
 
 use lock_local::{ErrorKind, LocalLocker, LockGuard, Result};
@@ -141,7 +142,7 @@ fn after_close_newcomers_are_refused_and_waiters_are_served() {
 
     let refused = locks.try_lock_now("orders/43").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Closed);
-    assert!(refused.has_no_effect());
+    assert_eq!(refused.effect(), Effect::None);
     assert_eq!(locks.blocking_lock(KEY).unwrap_err().kind(), ErrorKind::Closed);
 
     drop(guard);

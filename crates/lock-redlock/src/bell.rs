@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lock_core::{Bell, Result};
+use lock_core::{Result, backend::ReleaseListener};
 use lock_setnx::parts::{ChannelBell, Notices};
 use tokio::time;
 
@@ -28,11 +28,11 @@ impl<'a> MajorityBell<'a> {
     }
 }
 
-impl Bell for MajorityBell<'_> {
+impl ReleaseListener for MajorityBell<'_> {
     /// A release frees a majority, so that at least one of any majority tells of it: the rest is not waited for.
     async fn listen(&mut self) -> Result<()> {
         let mut missing = self.majority();
-        let mut listening: FuturesUnordered<_> = self.bells.iter_mut().map(Bell::listen).collect();
+        let mut listening: FuturesUnordered<_> = self.bells.iter_mut().map(ReleaseListener::listen).collect();
         let mut outcome = Ok(());
         while missing > 0
             && let Some(listens) = listening.next().await
@@ -45,9 +45,9 @@ impl Bell for MajorityBell<'_> {
         if missing == 0 { Ok(()) } else { outcome }
     }
 
-    async fn rung(&mut self) {
+    async fn released(&mut self) {
         let others = self.majority() - 1;
-        let mut rings: FuturesUnordered<_> = self.bells.iter_mut().map(Bell::rung).collect();
+        let mut rings: FuturesUnordered<_> = self.bells.iter_mut().map(ReleaseListener::released).collect();
         rings.next().await;
         let _ = time::timeout(OTHERS, rings.take(others).count()).await;
         time::sleep(self.crowd.pause()).await;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::join;
-use lock_core::{BoxFuture, Error, ErrorKind, Result};
+use lock_core::{Error, ErrorKind, Result, backend::BoxFuture};
 use lock_setnx::parts::{Connection, Greeting, Source, fields, of_connecting};
 use parking_lot::Mutex;
 

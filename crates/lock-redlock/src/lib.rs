@@ -4,7 +4,6 @@ mod bell;
 mod crowd;
 mod identity;
 mod member;
-mod options;
 mod recall;
 mod servers;
 mod store;
@@ -13,15 +12,15 @@ mod votes;
 use std::{fmt, ops::Deref};
 
 pub use lock_core::{
-    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
-    Options as LeaseOptions, Result,
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
+    Result,
 };
 pub use lock_setnx::Target;
 pub use redis;
 
-pub use crate::{options::Options, store::Redlock};
+pub use crate::store::Redlock;
 
-use lock_core::Leased;
+use lock_core::backend::Leased;
 
 /// Locks on a majority of independent Redis servers. Cheap to clone; clones share everything, connections too.
 ///
@@ -73,7 +72,7 @@ impl RedlockLocker {
     {
         let targets = targets.into_iter().map(TryInto::try_into).collect::<Result<Vec<Target>, _>>()?;
         let store = Redlock::connect(targets, &options).await?;
-        Ok(Self(Locker::new(Leased::new(store, &options.lease)?)))
+        Ok(Self(Locker::new(Leased::new(store, &options)?)))
     }
 
     /// The name under which each server keeps the lock on `key`, for a look with `redis-cli`.

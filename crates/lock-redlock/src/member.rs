@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use lock_core::{BootInstant, BoxFuture, Error, ErrorKind, Result};
+use lock_core::{
+    Error, ErrorKind, Result,
+    backend::{BootInstant, BoxFuture},
+};
 use lock_setnx::{
     Target,
     parts::{Answer, Node, Source},
@@ -46,13 +49,13 @@ pub(crate) type Reply<T> = Result<Answer<T>>;
 impl Member {
     pub(crate) fn new(
         target: Arc<Target>,
-        accept_eviction: bool,
+
         limit: Duration,
         ttl: Duration,
         introduction: Introduction,
     ) -> Self {
         Self {
-            node: Node::new(target, accept_eviction, limit, ttl).greeting(introduction),
+            node: Node::new(target, limit, ttl).greeting(introduction),
             patience: limit - limit / 8,
             silent_until: AtomicU64::new(0),
             claimed_at: AtomicU64::new(0),

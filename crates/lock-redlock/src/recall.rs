@@ -21,7 +21,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use lock_core::{BootInstant, Error, ErrorKind, Result};
+use lock_core::{Error, ErrorKind, Result, backend::BootInstant};
 use lock_setnx::parts::Source;
 use parking_lot::Mutex;
 use rand::RngExt;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lock_core::{BoxFuture, Error, ErrorKind, Result};
+use lock_core::{Error, ErrorKind, Options, Result, backend::BoxFuture};
 use lock_setnx::{
     Target,
     parts::{Answer, Prefix},
@@ -11,7 +11,6 @@ use lock_setnx::{
 use tokio::{runtime::Handle, time};
 
 use crate::{
-    Options,
     identity::{Identities, Introduction},
     member::{Member, Reply},
     recall::{MemoryNames, Recall},
@@ -41,10 +40,10 @@ pub(crate) struct Majority<T> {
 
 impl Servers {
     pub(crate) async fn connect(targets: Vec<Arc<Target>>, options: &Options) -> Result<Self> {
-        let terms = options.lease.check()?;
-        let (ttl, limit) = (terms.ttl(), terms.request_timeout());
-        Prefix::new(&options.prefix)?;
-        let names = Arc::new(MemoryNames::new(&options.prefix));
+        let timing = options.check()?;
+        let (ttl, limit) = (timing.ttl(), timing.request_timeout());
+        Prefix::new(&prefix(options))?;
+        let names = Arc::new(MemoryNames::new(&prefix(options)));
         let identities = Arc::<Identities>::default();
         let recall = Recall::new(targets.len(), ttl);
         let introduction = |index, server| {
@@ -53,7 +52,7 @@ impl Servers {
         };
         let member = |(index, target): (usize, Arc<Target>)| {
             let introduction = introduction(index, target.server());
-            Arc::new(Member::new(target, options.accept_eviction, limit, ttl, introduction))
+            Arc::new(Member::new(target, limit, ttl, introduction))
         };
         let members: Vec<_> = targets.into_iter().enumerate().map(member).collect();
         check_set(&members)?;
@@ -158,6 +157,11 @@ pub(crate) fn indexed<T: Send + 'static>(
     reply: BoxFuture<'static, Reply<T>>,
 ) -> BoxFuture<'static, (usize, Reply<T>)> {
     Box::pin(async move { (index, reply.await) })
+}
+
+/// What the names of all locks begin with: other than those of the locks on a single server, which may be one of these.
+pub(crate) fn prefix(options: &Options) -> String {
+    format!("{}:redlock", options.prefix())
 }
 
 /// An odd number of servers, at least three, no two the same.

@@ -12,8 +12,12 @@ use std::{
 
 use futures_util::{StreamExt, future::join_all};
 use lock_core::{
-    Attempts, BootInstant, Capabilities, Claim, Error, ErrorKind, FencingToken, Key, LeaseStore, LockGuard,
-    OwnerId, Released, Renewal, Result, Scope, TokenOrder, Verdict, Waiting, WaitingStore,
+    Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Options, Result, Scope, TokenOrder,
+    Waiting,
+    backend::{
+        AcquireReply, Acquirer, BootInstant, Claim, Effect, LeaseStore, OwnerId, Released, Renewal,
+        WaitingStore,
+    },
 };
 use lock_setnx::{
     Target,
@@ -24,11 +28,10 @@ use redis::{FromRedisValue, Value};
 use tokio::{task::JoinHandle, time};
 
 use crate::{
-    Options,
     bell::MajorityBell,
     crowd::Crowd,
     member::{Reply, Request},
-    servers::{Asked, Majority, Servers, indexed},
+    servers::{self, Asked, Majority, Servers, indexed},
     votes::{Decision, Tally, Vote},
 };
 
@@ -65,7 +68,7 @@ impl Redlock {
             return Err(Error::new(ErrorKind::InvalidInput, message).without_effect());
         }
         let targets: Vec<_> = targets.into_iter().map(Arc::new).collect();
-        let prefix = Prefix::new(&options.prefix)?;
+        let prefix = Prefix::new(&servers::prefix(options))?;
         let servers = Arc::new(Servers::connect(targets.clone(), options).await?);
         let limit = servers.limit;
         let (newest, canvassers, turns) = Default::default();
@@ -235,7 +238,7 @@ impl LeaseStore for Redlock {
         Capabilities::new(Scope::Servers, Waiting::Notified, TokenOrder::ServerData)
     }
 
-    async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
+    async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
         let names = self.names(claim.key());
         let started = BootInstant::now();
         let mut undo = false;
@@ -247,7 +250,7 @@ impl LeaseStore for Redlock {
             match decision {
                 Decision::Held => {
                     self.crowd.thins();
-                    return Ok(Verdict::Granted { token: FencingToken::new(token), ttl: claim.ttl() });
+                    return Ok(AcquireReply::Granted { token: FencingToken::new(token), ttl: claim.ttl() });
                 }
                 // The same owner id may go on, since no undo was sent for it: a server that voted for the smaller token
                 // votes for the larger one.
@@ -257,7 +260,10 @@ impl LeaseStore for Redlock {
                         self.crowd.grows(BootInstant::now().since(started));
                         self.crowd.pause()
                     });
-                    return Ok(Verdict::Busy { free_in, undo });
+                    return Ok(AcquireReply::Busy {
+                        free_in,
+                        effect: if undo { Effect::Possible } else { Effect::None },
+                    });
                 }
                 Decision::Unavailable => {
                     let forgot = tally.forgot();
@@ -298,7 +304,7 @@ impl LeaseStore for Redlock {
         let failures: Vec<_> = undone.into_iter().filter_map(Result::err).collect();
         // A server that cannot even be connected to has nothing under way; if it has a vote, the vote runs out.
         let few = failures.len() < self.servers.majority();
-        if few && failures.iter().all(Error::has_no_effect) {
+        if few && failures.iter().all(|failure| failure.effect() == Effect::None) {
             return Ok(());
         }
         Err(self.servers.unavailable(0, failures))
@@ -316,11 +322,11 @@ impl LeaseStore for Redlock {
 }
 
 impl WaitingStore for Redlock {
-    async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
-        let _turn = self.turns.wait(attempts.key()).await;
-        let channel = self.names(attempts.key()).lock;
+    async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
+        let _turn = self.turns.wait(acquirer.key()).await;
+        let channel = self.names(acquirer.key()).lock;
         let mut bell = MajorityBell::new(&self.notices, &channel, &self.crowd);
-        attempts.wait(&mut bell).await
+        acquirer.wait(&mut bell).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Counting votes: when it is decided, and what.
 
+use lock_core::backend::Effect;
 use std::time::Duration;
 
 use lock_core::Error;
@@ -115,7 +116,8 @@ impl Tally {
 
     /// Whether the claim may have left anything anywhere.
     pub(crate) fn may_leave_something(&self) -> bool {
-        self.granted + self.pending() > 0 || self.failures.iter().any(|failure| !failure.has_no_effect())
+        self.granted + self.pending() > 0
+            || self.failures.iter().any(|failure| failure.effect() == Effect::Possible)
     }
 
     /// When enough votes for another will have run out, if one other has a majority: else nobody may have the key, and

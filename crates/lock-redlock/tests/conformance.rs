@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use lock_conformance::{Data, Fixture};
-use lock_core::{AnyLocker, Key, Options as LeaseOptions};
+use lock_core::{AnyLocker, Key};
 use lock_redlock::{Options, RedlockLocker};
 use test_cluster::{Persistence, Redis, eventually, resp::Value};
 
@@ -20,8 +20,8 @@ struct RedlockFixture {
     operator: RedlockLocker,
 }
 
-async fn connect(urls: &str, lease: &LeaseOptions) -> lock_core::Result<RedlockLocker> {
-    RedlockLocker::connect(urls.split(','), Options::default().with_lease(lease.clone())).await
+async fn connect(urls: &str, lease: &Options) -> lock_core::Result<RedlockLocker> {
+    RedlockLocker::connect(urls.split(','), lease.clone()).await
 }
 
 fn urls(servers: &[Redis]) -> String {
@@ -57,11 +57,11 @@ impl Fixture for RedlockFixture {
         // What was written survives a kill, and no property waits for the disk.
         let start = || Redis::builder().persistence(Persistence::Aof).config("appendfsync", "no").start();
         let servers = (0..SERVERS).map(|_| start()).collect::<Result<Vec<_>>>()?;
-        let operator = connect(&urls(&servers), &LeaseOptions::default()).await?;
+        let operator = connect(&urls(&servers), &Options::default()).await?;
         Ok(Self { servers, operator })
     }
 
-    async fn locker(&self, options: &LeaseOptions) -> lock_core::Result<AnyLocker> {
+    async fn locker(&self, options: &Options) -> lock_core::Result<AnyLocker> {
         connect(&urls(&self.servers), options).await.map(AnyLocker::from)
     }
 
@@ -87,7 +87,7 @@ impl Fixture for RedlockFixture {
         Some(urls(&self.servers))
     }
 
-    async fn connect(address: &str, options: &LeaseOptions) -> lock_core::Result<AnyLocker> {
+    async fn connect(address: &str, options: &Options) -> lock_core::Result<AnyLocker> {
         connect(address, options).await.map(AnyLocker::from)
     }
 

@@ -114,6 +114,8 @@ fn is_about_names(error: &RedisError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use lock_core::backend::Effect;
+
     use super::*;
 
     fn io(kind: io::ErrorKind) -> RedisError {
@@ -137,8 +139,8 @@ mod tests {
         ] {
             let shown = format!("{error}");
             let meaning = of_request(error.clone(), "here");
-            assert_eq!((meaning.kind(), meaning.has_no_effect()), (kind, no_effect), "{shown}");
-            assert!(!of_repeated_request(error, "here").has_no_effect(), "{shown}");
+            assert_eq!((meaning.kind(), meaning.effect() == Effect::None), (kind, no_effect), "{shown}");
+            assert_eq!(of_repeated_request(error, "here").effect(), Effect::Possible, "{shown}");
         }
     }
 

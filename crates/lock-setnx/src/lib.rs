@@ -5,7 +5,6 @@ mod failure;
 mod names;
 mod node;
 mod notices;
-mod options;
 mod store;
 mod target;
 mod turns;
@@ -16,14 +15,14 @@ pub mod parts;
 use std::{fmt, ops::Deref, time::Duration};
 
 pub use lock_core::{
-    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
-    Options as LeaseOptions, Result,
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
+    Result,
 };
 pub use redis;
 
-pub use crate::{options::Options, store::Setnx, target::Target};
+pub use crate::{store::Setnx, target::Target};
 
-use lock_core::Leased;
+use lock_core::backend::Leased;
 
 /// Locks on one Redis. Cheap to clone; clones share everything, connections too.
 ///
@@ -68,7 +67,7 @@ impl SetnxLocker {
         Error: From<T::Error>,
     {
         let store = Setnx::connect(target.try_into()?, &options).await?;
-        Ok(Self(Locker::new(Leased::new(store, &options.lease)?)))
+        Ok(Self(Locker::new(Leased::new(store, &options)?)))
     }
 
     /// The name under which Redis keeps the lock on `key`, for a look with `redis-cli`.

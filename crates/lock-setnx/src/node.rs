@@ -2,7 +2,10 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use lock_core::{BootInstant, BoxFuture, Error, ErrorKind, Result};
+use lock_core::{
+    Error, ErrorKind, Result,
+    backend::{BootInstant, BoxFuture},
+};
 use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisError, RedisResult};
 
@@ -16,7 +19,6 @@ use crate::{
 pub struct Node {
     target: Arc<Target>,
     server: String,
-    accept_eviction: bool,
     request_timeout: Duration,
     /// How long a connection that was given up may still carry an acquire.
     ttl: Duration,
@@ -54,10 +56,10 @@ struct Retired {
 impl Node {
     /// A node that is not connected yet.
     #[must_use]
-    pub fn new(target: Arc<Target>, accept_eviction: bool, request_timeout: Duration, ttl: Duration) -> Self {
+    pub fn new(target: Arc<Target>, request_timeout: Duration, ttl: Duration) -> Self {
         let server = target.server();
         let (greeting, connections, dialing) = Default::default();
-        Self { target, server, accept_eviction, request_timeout, ttl, greeting, connections, dialing }
+        Self { target, server, request_timeout, ttl, greeting, connections, dialing }
     }
 
     /// The same node, which greets the server over each new connection.
@@ -119,7 +121,7 @@ impl Node {
             Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm) => None,
             told => Some(told.map_err(failed)?),
         };
-        check(told.as_deref(), self.accept_eviction)
+        check(told.as_deref(), self.target.accepts_eviction())
             .map_err(|error| error.with_server(&self.server).without_effect())?;
         if let Some(greeting) = &self.greeting {
             greeting
@@ -294,7 +296,7 @@ fn check(told: Option<&str>, accept_eviction: bool) -> Result<()> {
     } else {
         return Ok(());
     };
-    let message = format!("{reason}, or accept the danger with Options::accepting_eviction");
+    let message = format!("{reason}, or accept the danger with Target::accepting_eviction");
     Err(Error::new(ErrorKind::UnsafeConfig, message))
 }
 

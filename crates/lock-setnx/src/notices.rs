@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use lock_core::{Bell, Error, ErrorKind, Result};
+use lock_core::{Error, ErrorKind, Result, backend::ReleaseListener};
 use redis::{RedisResult, aio::PubSub};
 use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot},
@@ -92,7 +92,7 @@ impl Notices {
     }
 }
 
-impl Bell for ChannelBell<'_> {
+impl ReleaseListener for ChannelBell<'_> {
     async fn listen(&mut self) -> Result<()> {
         if let Some(subscription) = self.subscription.as_mut().filter(|old| !old.listener.is_closed()) {
             if !subscription.proven {
@@ -114,7 +114,7 @@ impl Bell for ChannelBell<'_> {
         Ok(())
     }
 
-    async fn rung(&mut self) {
+    async fn released(&mut self) {
         match &mut self.subscription {
             None => std::future::pending().await,
             Some(subscription) => {

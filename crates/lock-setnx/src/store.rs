@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use lock_core::{
-    Attempts, Capabilities, Claim, Error, ErrorKind, FencingToken, Key, LeaseStore, LockGuard, Released,
-    Renewal, Result, Scope, TokenOrder, Verdict, Waiting, WaitingStore,
+    Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Result, Scope, TokenOrder, Waiting,
+    backend::{AcquireReply, Acquirer, Claim, Effect, LeaseStore, Released, Renewal, WaitingStore},
 };
 
 use crate::{
@@ -27,11 +27,11 @@ pub struct Setnx {
 
 impl Setnx {
     pub(crate) async fn connect(target: Target, options: &Options) -> Result<Self> {
-        let terms = options.lease.check()?;
-        let prefix = Prefix::new(&options.prefix)?;
+        let timing = options.check()?;
+        let prefix = Prefix::new(options.prefix())?;
         let target = Arc::new(target);
-        let limit = terms.request_timeout();
-        let node = Node::new(Arc::clone(&target), options.accept_eviction, limit, terms.ttl());
+        let limit = timing.request_timeout();
+        let node = Node::new(Arc::clone(&target), limit, timing.ttl());
         let connecting = tokio::time::timeout(limit, node.connect()).await;
         connecting.unwrap_or_else(|_| {
             let protocol = target.protocol();
@@ -73,7 +73,7 @@ impl LeaseStore for Setnx {
         Capabilities::new(Scope::Servers, Waiting::Notified, TokenOrder::ServerData)
     }
 
-    async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
+    async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
         let names = self.names(claim.key());
         let (owner, ttl) = (claim.owner().to_string(), claim.ttl().as_millis().to_string());
         let arguments = [owner.as_str(), &ttl, if claim.waits() { "1" } else { "0" }];
@@ -81,10 +81,13 @@ impl LeaseStore for Setnx {
         let answer = self.node.run(&ACQUIRE, &[&names.lock, &names.fence], &arguments).await?;
         let (granted, number): (bool, i64) = answer.value;
         if !granted {
-            return Ok(Verdict::Busy { free_in: milliseconds(number).unwrap_or(claim.ttl()), undo: false });
+            return Ok(AcquireReply::Busy {
+                free_in: milliseconds(number).unwrap_or(claim.ttl()),
+                effect: Effect::None,
+            });
         }
         let token = u64::try_from(number).map_err(|error| self.not_ours(error))?;
-        Ok(Verdict::Granted { token: FencingToken::new(token), ttl: claim.ttl() })
+        Ok(AcquireReply::Granted { token: FencingToken::new(token), ttl: claim.ttl() })
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal> {
@@ -122,10 +125,10 @@ impl LeaseStore for Setnx {
 }
 
 impl WaitingStore for Setnx {
-    async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
-        let _turn = self.turns.wait(attempts.key()).await;
-        let mut bell = self.notices.bell(self.names(attempts.key()).lock);
-        attempts.wait(&mut bell).await
+    async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
+        let _turn = self.turns.wait(acquirer.key()).await;
+        let mut bell = self.notices.bell(self.names(acquirer.key()).lock);
+        acquirer.wait(&mut bell).await
     }
 }
 

@@ -11,7 +11,10 @@ use crate::{connection::Connection, failure};
 ///
 /// Made of an address (`redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS, `unix:///path`), or of
 /// a [`redis::Client`] for everything that client can be given, such as certificates of your own.
-pub struct Target(Kind);
+pub struct Target {
+    kind: Kind,
+    accepts_eviction: bool,
+}
 
 enum Kind {
     Single(Client),
@@ -42,7 +45,7 @@ impl Target {
     #[cfg(feature = "sentinel")]
     #[must_use]
     pub fn sentinel(client: redis::sentinel::SentinelClient) -> Self {
-        Self(Kind::Sentinel(tokio::sync::Mutex::new(client)))
+        Self::of(Kind::Sentinel(tokio::sync::Mutex::new(client)))
     }
 
     /// A Redis Cluster: each key lives on one primary, found by the hash of its bucket.
@@ -51,7 +54,7 @@ impl Target {
     #[cfg(feature = "cluster")]
     #[must_use]
     pub fn cluster(client: redis::cluster::ClusterClient, seeds: Vec<Client>) -> Self {
-        Self(Kind::Cluster { client, seeds })
+        Self::of(Kind::Cluster { client, seeds })
     }
 
     /// A Redis Cluster, by the addresses of some of its nodes.
@@ -69,11 +72,27 @@ impl Target {
         Ok(Self::cluster(client, seeds))
     }
 
+    fn of(kind: Kind) -> Self {
+        Self { kind, accepts_eviction: false }
+    }
+
+    /// Accepts even a server whose `maxmemory-policy` may delete locks, or that does not tell its policy.
+    ///
+    /// A lock that Redis evicts is free for others while its holder still believes in it, until the next renewal.
+    #[must_use]
+    pub fn accepting_eviction(self) -> Self {
+        Self { accepts_eviction: true, ..self }
+    }
+
+    pub(crate) fn accepts_eviction(&self) -> bool {
+        self.accepts_eviction
+    }
+
     /// Whether it is always the same server.
     #[doc(hidden)]
     #[must_use]
     pub fn is_one_server(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Single(_) => true,
             #[cfg(any(feature = "sentinel", feature = "cluster"))]
             _ => false,
@@ -85,7 +104,7 @@ impl Target {
     #[must_use]
     pub fn server(&self) -> String {
         let address = |client: &Client| client.get_connection_info().addr().to_string();
-        match &self.0 {
+        match &self.kind {
             Kind::Single(client) => address(client),
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(_) => "the primary that sentinel names".to_owned(),
@@ -98,7 +117,7 @@ impl Target {
 
     /// What a server must speak to be understood.
     pub(crate) fn protocol(&self) -> &'static str {
-        let client = match &self.0 {
+        let client = match &self.kind {
             Kind::Single(client) => Some(client),
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(_) => None,
@@ -117,7 +136,7 @@ impl Target {
         // The library would otherwise cut requests off at 500 ms; every caller has a deadline of its own.
         let config =
             redis::AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-        let client = match &self.0 {
+        let client = match &self.kind {
             Kind::Single(client) => client.clone(),
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(client) => client.lock().await.async_get_client().await?,
@@ -133,7 +152,7 @@ impl Target {
     /// Opens a connection that can listen to notices.
     pub(crate) async fn listen(&self) -> redis::RedisResult<PubSub> {
         choose_cryptography();
-        match &self.0 {
+        match &self.kind {
             Kind::Single(client) => client.get_async_pubsub().await,
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(client) => {
@@ -175,7 +194,7 @@ fn without_delay(client: &Client) -> redis::RedisResult<Client> {
 
 impl From<Client> for Target {
     fn from(client: Client) -> Self {
-        Self(Kind::Single(client))
+        Self::of(Kind::Single(client))
     }
 }
 

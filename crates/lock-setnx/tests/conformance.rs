@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use lock_conformance::{Data, Fixture};
-use lock_core::{AnyLocker, Key, Options as LeaseOptions};
+use lock_core::{AnyLocker, Key};
 use lock_setnx::{Options, SetnxLocker};
 use test_cluster::{Persistence, Redis, resp::Value};
 
@@ -14,8 +14,8 @@ struct SetnxFixture {
     operator: SetnxLocker,
 }
 
-async fn connect(url: &str, lease: &LeaseOptions) -> lock_core::Result<SetnxLocker> {
-    SetnxLocker::connect(url, Options::default().with_lease(lease.clone())).await
+async fn connect(url: &str, lease: &Options) -> lock_core::Result<SetnxLocker> {
+    SetnxLocker::connect(url, lease.clone()).await
 }
 
 impl Fixture for SetnxFixture {
@@ -23,11 +23,11 @@ impl Fixture for SetnxFixture {
 
     async fn start() -> Result<Self> {
         let redis = Redis::builder().persistence(Persistence::AofAlways).start()?;
-        let operator = connect(&redis.url(), &LeaseOptions::default()).await?;
+        let operator = connect(&redis.url(), &Options::default()).await?;
         Ok(Self { redis, operator })
     }
 
-    async fn locker(&self, options: &LeaseOptions) -> lock_core::Result<AnyLocker> {
+    async fn locker(&self, options: &Options) -> lock_core::Result<AnyLocker> {
         connect(&self.redis.url(), options).await.map(AnyLocker::from)
     }
 
@@ -45,7 +45,7 @@ impl Fixture for SetnxFixture {
         Some(self.redis.url())
     }
 
-    async fn connect(address: &str, options: &LeaseOptions) -> lock_core::Result<AnyLocker> {
+    async fn connect(address: &str, options: &Options) -> lock_core::Result<AnyLocker> {
         connect(address, options).await.map(AnyLocker::from)
     }
 

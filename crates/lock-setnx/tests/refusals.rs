@@ -1,5 +1,6 @@
 //! Servers and settings that cannot work are refused at connect, in time and in words.
 
+use lock_core::backend::Effect;
 use std::{
     io::{Read, Write},
     net::TcpListener,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
-use lock_setnx::{Error, ErrorKind, LeaseOptions, Options, SetnxLocker};
+use lock_setnx::{Error, ErrorKind, Options, SetnxLocker, Target};
 use test_cluster::{Direction, Proxy, Redis, proxy::Behaviour};
 
 /// Connects, expects an error, and holds it to its promises: kind, words, no secret, within the deadline.
@@ -21,7 +22,7 @@ async fn refused(url: &str, options: Options, kind: ErrorKind, words: &str) -> E
     assert_eq!(error.kind(), kind, "{shown}: {error:?}");
     assert!(shown.contains(words), "{shown}: {error:?}");
     assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
-    assert!(error.has_no_effect(), "nothing can have been locked: {error:?}");
+    assert_eq!(error.effect(), Effect::None, "nothing can have been locked: {error:?}");
     error
 }
 
@@ -122,7 +123,7 @@ async fn a_user_who_may_not_publish_or_append_can_still_lock() -> Result<()> {
 async fn a_server_that_evicts_is_refused_unless_told_otherwise() -> Result<()> {
     let redis = Redis::builder().config("maxmemory-policy", "allkeys-lru").start()?;
     refused(&redis.url(), options(), ErrorKind::UnsafeConfig, "allkeys-lru").await;
-    let locks = SetnxLocker::connect(redis.url(), options().accepting_eviction()).await?;
+    let locks = SetnxLocker::connect(Target::url(&redis.url())?.accepting_eviction(), options()).await?;
     locks.lock("orders/42").await?.release().await?;
     Ok(())
 }
@@ -166,7 +167,6 @@ async fn what_another_program_keeps_under_the_name_is_left_alone() -> Result<()>
 
 #[tokio::test]
 async fn contradictory_lease_options_are_refused_with_the_reason() {
-    let lease = LeaseOptions::default().with_renew_every(Duration::from_secs(9));
-    refused("redis://127.0.0.1:1", options().with_lease(lease), ErrorKind::InvalidInput, "renew earlier")
-        .await;
+    let lease = Options::default().with_renew_every(Duration::from_secs(9));
+    refused("redis://127.0.0.1:1", lease, ErrorKind::InvalidInput, "renew earlier").await;
 }

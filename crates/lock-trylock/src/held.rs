@@ -4,8 +4,8 @@ use std::{array, fmt, hash::BuildHasher, sync::Arc};
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 use lock_core::{
-    Backend, Capabilities, Error, ErrorKind, FencingToken, InProcessHold, Key, LockGuard, Result, Scope,
-    TokenOrder, Waiting,
+    Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Result, Scope, TokenOrder, Waiting,
+    backend::{Backend, InProcessHold},
 };
 use parking_lot::Mutex;
 

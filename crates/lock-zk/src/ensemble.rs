@@ -1,11 +1,11 @@
 //! The ensemble to connect to, and how.
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lock_core::{Error, ErrorKind, Result, Terms};
+use lock_core::{Error, ErrorKind, Result, backend::LeaseTiming};
 use tokio::time;
 use zookeeper_client::{Acl, Acls, Client, Connector};
 
-use crate::{Options, acl, failure};
+use crate::{Target, acl, failure};
 
 /// An ensemble, and everything that a session with it needs.
 pub(crate) struct Ensemble {
@@ -25,31 +25,27 @@ const PATIENCE: u32 = 5;
 const TRIES: u32 = 6;
 
 impl Ensemble {
-    pub(crate) fn new(servers: &str, options: &Options, terms: &Terms) -> Result<Self> {
-        // Errors repeat the address, and so would a password in it.
-        if servers.contains('@') {
-            return Err(failure::user_in_address());
-        }
+    pub(crate) fn new(target: &Target, timing: &LeaseTiming) -> Result<Self> {
         let mut connector = Client::connector()
-            .with_session_timeout(terms.ttl())
+            .with_session_timeout(timing.ttl())
             // A request fails with its connection, which therefore has to wait as long as a request may take.
-            .with_connection_timeout(terms.request_timeout().max(terms.ttl() / PATIENCE))
+            .with_connection_timeout(timing.request_timeout().max(timing.ttl() / PATIENCE))
             .with_fail_eagerly();
-        for (scheme, credentials) in &options.auth {
+        for (scheme, credentials) in &target.auth {
             connector = connector.with_auth(scheme, credentials);
         }
         #[cfg(feature = "tls")]
-        if let Some(tls) = &options.tls {
+        if let Some(tls) = &target.tls {
             crate::tls::choose_cryptography();
             connector = connector.with_tls(tls.0.clone());
         }
         Ok(Self {
-            servers: servers.to_owned(),
+            servers: target.servers.clone(),
             connector,
             #[cfg(feature = "tls")]
-            speaks_tls: options.tls.is_some(),
-            acl: options.acl.as_deref().map(acl::parse).transpose()?,
-            logs_in: !options.auth.is_empty(),
+            speaks_tls: target.tls.is_some(),
+            acl: target.acl.as_deref().map(acl::parse).transpose()?,
+            logs_in: !target.auth.is_empty(),
         })
     }
 
@@ -68,8 +64,8 @@ impl Ensemble {
     }
 
     /// Opens a session, within the request timeout.
-    pub(crate) async fn connect(&self, terms: &Terms) -> Result<Client> {
-        let limit = terms.request_timeout();
+    pub(crate) async fn connect(&self, timing: &LeaseTiming) -> Result<Client> {
+        let limit = timing.request_timeout();
         // Each try goes to the servers in an order of its own. One that meets a frozen server first is overtaken by the next,
         // and one that meets nobody ends them all.
         let mut tries: FuturesUnordered<_> = (0..TRIES)

@@ -83,6 +83,8 @@ fn classified(error: Zk) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use lock_core::backend::Effect;
+
     use super::*;
 
     #[test]
@@ -107,7 +109,7 @@ mod tests {
         ] {
             let shown = format!("{error:?}");
             let meaning = of_request(error, "here");
-            assert_eq!((meaning.kind(), meaning.has_no_effect()), (kind, no_effect), "{shown}");
+            assert_eq!((meaning.kind(), meaning.effect() == Effect::None), (kind, no_effect), "{shown}");
         }
     }
 
@@ -120,7 +122,7 @@ mod tests {
             (Zk::AuthFailed, ErrorKind::Auth),
         ] {
             let meaning = of_connecting(error, "zk1:2181");
-            assert_eq!((meaning.kind(), meaning.has_no_effect()), (kind, true));
+            assert_eq!((meaning.kind(), meaning.effect() == Effect::None), (kind, true));
             assert!(meaning.to_string().ends_with("(server zk1:2181)"), "{meaning}");
         }
     }

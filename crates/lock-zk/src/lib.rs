@@ -4,26 +4,26 @@ mod acl;
 mod ensemble;
 mod failure;
 mod names;
-mod options;
 mod queue;
 mod session;
 mod sessions;
 mod store;
+mod target;
 #[cfg(feature = "tls")]
 mod tls;
 
 use std::{fmt, ops::Deref};
 
 pub use lock_core::{
-    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
-    Options as LeaseOptions, Result,
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
+    Result,
 };
 
 #[cfg(feature = "tls")]
 pub use crate::tls::Tls;
-pub use crate::{options::Options, store::Zk};
+pub use crate::{store::Zk, target::Target};
 
-use lock_core::Leased;
+use lock_core::backend::Leased;
 
 /// Locks on one ZooKeeper ensemble. Cheap to clone; clones share everything, sessions too.
 ///
@@ -32,8 +32,8 @@ use lock_core::Leased;
 pub struct ZkLocker(Locker<Leased<Zk>>);
 
 impl ZkLocker {
-    /// Connects to the ensemble at `servers`: addresses separated by commas, and a chroot if there is one, such as
-    /// `zk1:2181,zk2:2181,zk3:2181/shop`.
+    /// Connects to `target`: the addresses of an ensemble, such as `zk1:2181,zk2:2181,zk3:2181/shop`, or a [`Target`]
+    /// that also says how to log in.
     ///
     /// A session is opened at once. It is kept alive, and abandoned locks are released, by tasks in the runtime in which
     /// this is called.
@@ -60,10 +60,14 @@ impl ZkLocker {
     /// guard.release().await?;
     /// # Ok(()) }
     /// ```
-    pub async fn connect(servers: &str, options: Options) -> Result<Self> {
-        let terms = options.lease.check()?;
-        let store = Zk::connect(servers, &options, terms).await?;
-        Ok(Self(Locker::new(Leased::new(store, &options.lease)?)))
+    pub async fn connect<T>(target: T, options: Options) -> Result<Self>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let timing = options.check()?;
+        let store = Zk::connect(&target.try_into()?, &options, timing).await?;
+        Ok(Self(Locker::new(Leased::new(store, &options)?)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! How nodes are named, and in which order they queue.
 
-use lock_core::{Error, ErrorKind, Key, OwnerId, Result};
+use lock_core::{Error, ErrorKind, Key, Result, backend::OwnerId};
 
 /// The path above all locks, checked.
 #[derive(Clone, Debug)]

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use lock_core::{Attempts, BootInstant, LockGuard, Outcome, Result, Verdict, WaitingStore};
+use lock_core::{
+    LockGuard, Result,
+    backend::{AcquireReply, Acquirer, BootInstant, Outcome, WaitingStore},
+};
 use tokio::time;
 
 use crate::{
@@ -17,28 +20,28 @@ const BREATH: Duration = Duration::from_millis(20);
 impl WaitingStore for Zk {
     /// Whoever loses the place, with the session or by somebody's hand, queues again at the end, for at most one TTL after
     /// the place was last had.
-    async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
+    async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
         let mut had_a_place = None;
         loop {
-            let attempt = attempts.begin()?;
-            let joined = attempts.bounded(self.join(attempt.claim())).await;
-            let verdict = match joined {
+            let attempt = acquirer.begin()?;
+            let joined = acquirer.bounded(self.join(attempt.claim())).await;
+            let reply = match joined {
                 Ok(joined) => {
-                    let verdict = self.wait_for_turn(attempts, joined).await;
+                    let reply = self.wait_for_turn(acquirer, joined).await;
                     had_a_place = Some(BootInstant::now());
-                    verdict
+                    reply
                 }
                 Err(error) => Err(error),
             };
-            match attempt.conclude(verdict) {
+            match attempt.conclude(reply) {
                 Ok(Outcome::Acquired(guard)) => return Ok(guard),
                 Ok(Outcome::Busy { .. }) => unreachable!("a wait ends in a grant or in an error"),
                 Err(error) => {
                     let in_vain = had_a_place.map(|last| BootInstant::now().since(last));
-                    if !error.is_transient() || in_vain.is_none_or(|time| time > attempts.ttl()) {
+                    if !error.is_transient() || in_vain.is_none_or(|time| time > acquirer.ttl()) {
                         return Err(error);
                     }
-                    tracing::debug!(key = ?attempts.key(), %error, "a place in the queue was lost and is taken anew");
+                    tracing::debug!(key = ?acquirer.key(), %error, "a place in the queue was lost and is taken anew");
                     time::sleep(BREATH).await;
                 }
             }
@@ -48,7 +51,7 @@ impl WaitingStore for Zk {
 
 impl Zk {
     /// Waits until nobody is before the place, watching the nearest who is, and the own node.
-    async fn wait_for_turn(&self, attempts: &Attempts<'_, Self>, joined: Joined) -> Result<Verdict> {
+    async fn wait_for_turn(&self, acquirer: &Acquirer<'_, Self>, joined: Joined) -> Result<AcquireReply> {
         let Joined { place, mut ahead } = joined;
         let client = self.client_of(&place)?;
         let path = &place.node().expect("who has joined has a node").path;
@@ -63,7 +66,7 @@ impl Zk {
             match told {
                 // Nobody can come before it, and the own node is watched too: so there is nothing to ask.
                 Ok(Ok(())) if ahead.len() == 1 => break,
-                Ok(Ok(())) | Err(_) => ahead = self.look_until_seen(attempts, &place).await?,
+                Ok(Ok(())) | Err(_) => ahead = self.look_until_seen(acquirer, &place).await?,
                 Ok(Err(_)) => return Err(self.place_lost(&place)),
             }
         }
@@ -71,11 +74,11 @@ impl Zk {
     }
 
     /// Looks who is before the place, again and again while it is one: a request that failed does not cost it.
-    async fn look_until_seen(&self, attempts: &Attempts<'_, Self>, place: &Place) -> Result<Vec<Member>> {
+    async fn look_until_seen(&self, acquirer: &Acquirer<'_, Self>, place: &Place) -> Result<Vec<Member>> {
         loop {
-            match attempts.bounded(self.look(place)).await {
+            match acquirer.bounded(self.look(place)).await {
                 Err(error) if error.is_transient() && place.validity().is_valid() => {
-                    tracing::debug!(key = ?attempts.key(), %error, "who is before a place was not seen and is looked at again");
+                    tracing::debug!(key = ?acquirer.key(), %error, "who is before a place was not seen and is looked at again");
                     time::sleep(BREATH).await;
                 }
                 seen => return seen,

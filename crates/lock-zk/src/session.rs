@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lock_core::{BootInstant, BoxFuture, Error, ErrorKind, LossReason, Result, Terms, Validity};
+use lock_core::{
+    Error, ErrorKind, LossReason, Result,
+    backend::{BootInstant, BoxFuture, LeaseTiming, Validity},
+};
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -48,12 +51,12 @@ pub(crate) struct Room {
 
 impl Session {
     /// Opens a session and supervises it in a task of the present runtime.
-    pub(crate) async fn open(ensemble: &Ensemble, terms: &Terms) -> Result<Arc<Self>> {
+    pub(crate) async fn open(ensemble: &Ensemble, timing: &LeaseTiming) -> Result<Arc<Self>> {
         let sent = BootInstant::now();
-        let client = Arc::new(ensemble.connect(terms).await?);
+        let client = Arc::new(ensemble.connect(timing).await?);
         let timeout = client.session_timeout();
-        let period = terms.renew_every().min(timeout / 3) / 2;
-        let deadline = terms.session_deadline(sent, timeout);
+        let period = timing.renew_every().min(timeout / 3) / 2;
+        let deadline = timing.session_deadline(sent, timeout);
         let certain = deadline.since(sent);
         if certain < period * 2 {
             let message = format!(
@@ -69,7 +72,7 @@ impl Session {
         let supervisor = Supervisor {
             client: Arc::clone(&client),
             validity: Arc::clone(&validity),
-            terms: *terms,
+            timing: *timing,
             timeout,
             period,
         };
@@ -203,7 +206,7 @@ async fn deleted(client: &Client, path: &str) -> bool {
 struct Supervisor {
     client: Arc<Client>,
     validity: Arc<Validity>,
-    terms: Terms,
+    timing: LeaseTiming,
     timeout: Duration,
     period: Duration,
 }
@@ -231,7 +234,7 @@ impl Supervisor {
                 _ = clock.tick() => beats.push(self.beat()),
                 Some(sent) = beats.next() => {
                     if let Some(sent) = sent {
-                        self.validity.extend(self.terms.session_deadline(sent, self.timeout));
+                        self.validity.extend(self.timing.session_deadline(sent, self.timeout));
                     }
                 }
                 state = states.changed() => {

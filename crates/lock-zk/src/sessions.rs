@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lock_core::{Error, ErrorKind, Result, Terms};
+use lock_core::{Error, ErrorKind, Result, backend::LeaseTiming};
 use parking_lot::Mutex;
 use tokio::runtime;
 
@@ -14,20 +14,20 @@ use crate::{
 /// Sessions with one ensemble. They are opened as they are needed.
 pub(crate) struct Sessions {
     ensemble: Ensemble,
-    terms: Terms,
+    timing: LeaseTiming,
     runtime: runtime::Handle,
     open: Mutex<Vec<Arc<Session>>>,
     opening: tokio::sync::Mutex<()>,
 }
 
 impl Sessions {
-    pub(crate) fn new(ensemble: Ensemble, terms: Terms) -> Result<Arc<Self>> {
+    pub(crate) fn new(ensemble: Ensemble, timing: LeaseTiming) -> Result<Arc<Self>> {
         let runtime = runtime::Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::Closed, "a locker must be made within a tokio runtime").with_source(error)
         })?;
         Ok(Arc::new(Self {
             ensemble,
-            terms,
+            timing,
             runtime,
             open: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
@@ -51,7 +51,7 @@ impl Sessions {
             if let Some(room) = sessions.find(bytes) {
                 return Ok(room);
             }
-            let session = Session::open(&sessions.ensemble, &sessions.terms).await?;
+            let session = Session::open(&sessions.ensemble, &sessions.timing).await?;
             let room = session.room(bytes).ok_or_else(|| sessions.too_late());
             sessions.open.lock().push(session);
             room

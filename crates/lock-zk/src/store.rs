@@ -7,14 +7,14 @@ use std::{
 };
 
 use lock_core::{
-    Capabilities, Claim, Error, ErrorKind, FencingToken, LeaseStore, LossReason, OwnerId, Released, Renewal,
-    Result, Scope, Terms, TokenOrder, Validity, Verdict, Waiting,
+    Capabilities, Error, ErrorKind, FencingToken, LossReason, Options, Result, Scope, TokenOrder, Waiting,
+    backend::{AcquireReply, Claim, Effect, LeaseStore, LeaseTiming, OwnerId, Released, Renewal, Validity},
 };
 use parking_lot::Mutex;
 use zookeeper_client::{Client, CreateMode, Error as ZkError, MultiWriteError};
 
 use crate::{
-    Options,
+    Target,
     ensemble::Ensemble,
     failure,
     names::{self, Member, Prefix},
@@ -52,9 +52,9 @@ pub(crate) struct Joined {
 }
 
 impl Zk {
-    pub(crate) async fn connect(servers: &str, options: &Options, terms: Terms) -> Result<Self> {
-        let prefix = Prefix::new(&options.prefix)?;
-        let sessions = Sessions::new(Ensemble::new(servers, options, &terms)?, terms)?;
+    pub(crate) async fn connect(target: &Target, options: &Options, timing: LeaseTiming) -> Result<Self> {
+        let prefix = Prefix::new(options.prefix())?;
+        let sessions = Sessions::new(Ensemble::new(target, &timing)?, timing)?;
         sessions.room(0).await?;
         Ok(Self { sessions, prefix, places: Mutex::default() })
     }
@@ -71,7 +71,7 @@ impl Zk {
         // From here on an undo has something to do.
         self.places.lock().insert(claim.owner(), Arc::clone(&place));
         let joined = self.create_and_look(&client, &place).await;
-        if joined.as_ref().is_err_and(Error::has_no_effect) {
+        if joined.as_ref().is_err_and(|error| error.effect() == Effect::None) {
             self.forget(claim);
         }
         Ok(Joined { ahead: joined?, place })
@@ -209,11 +209,11 @@ impl Place {
     }
 
     /// What an acquire that is first in its queue returns.
-    pub(crate) fn granted(&self) -> Verdict {
+    pub(crate) fn granted(&self) -> AcquireReply {
         let node = self.node().expect("whoever is first in the queue has a node");
         // Nobody is before it any more who could be watched.
         self.room.shrink_to(node.path.len());
-        Verdict::Joined { token: node.token, validity: Arc::clone(&self.validity) }
+        AcquireReply::Joined { token: node.token, validity: Arc::clone(&self.validity) }
     }
 }
 
@@ -222,7 +222,7 @@ impl LeaseStore for Zk {
         Capabilities::new(Scope::Servers, Waiting::Fifo, TokenOrder::Cluster)
     }
 
-    async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
+    async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
         let Joined { place, ahead } = self.join(claim).await?;
         let client = self.client_of(&place)?;
         if !ahead.is_empty() {
@@ -231,7 +231,10 @@ impl LeaseStore for Zk {
             if left {
                 self.forget(claim);
             }
-            return Ok(Verdict::Busy { free_in: place.session().timeout(), undo: !left });
+            return Ok(AcquireReply::Busy {
+                free_in: place.session().timeout(),
+                effect: if left { Effect::None } else { Effect::Possible },
+            });
         }
         let path = &place.node().expect("who has joined has a node").path;
         place.session().watch_own(&client, path, &place.validity, false);

@@ -33,8 +33,7 @@ impl Fixture for ZkFixture {
     }
 
     async fn connect(address: &str, options: &Options) -> lock_core::Result<AnyLocker> {
-        let options = lock_zk::Options::default().with_lease(options.clone());
-        Ok(ZkLocker::connect(address, options).await?.into())
+        Ok(ZkLocker::connect(address, options.clone()).await?.into())
     }
 
     async fn lose(&self, key: &Key) -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use common::{LONG, QUEUE, eventually, intruder::Intruder, locker, operator, queue_of, soon, watches};
-use lock_zk::{ErrorKind, LeaseOptions, LockGuard, Options, ZkLocker};
+use lock_zk::{ErrorKind, LockGuard, Options, ZkLocker};
 use test_cluster::{Behaviour, Direction, Proxy, ZooKeeper};
 use tokio::task::JoinHandle;
 
@@ -156,8 +156,8 @@ async fn a_waiter_that_cannot_look_for_longer_than_the_request_timeout_keeps_its
     let zookeeper = ZooKeeper::start()?;
     let proxy = Proxy::start(zookeeper.address())?;
     let direct = locker(zookeeper.address(), LONG).await?;
-    let lease = LeaseOptions::default().with_ttl(LONG).with_request_timeout(REQUEST_TIMEOUT);
-    let options = Options::default().with_lease(lease);
+    let lease = Options::default().with_ttl(LONG).with_request_timeout(REQUEST_TIMEOUT);
+    let options = lease;
     let unlucky = ZkLocker::connect(&proxy.address().to_string(), options).await?;
     let operator = operator(&zookeeper).await?;
     let guard = direct.lock("orders").await?;

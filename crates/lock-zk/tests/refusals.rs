@@ -2,19 +2,24 @@
 
 mod common;
 
+use lock_core::backend::Effect;
 use std::{net::TcpListener, time::Duration};
 
 use anyhow::Result;
 use common::{operator, soon};
-use lock_zk::{Error, ErrorKind, Options, ZkLocker};
+use lock_zk::{Error, ErrorKind, Options, Target, ZkLocker};
 use test_cluster::{Redis, ZooKeeper};
 use zookeeper_client::{Acls, CreateMode};
 
 /// Connects with a request timeout of a third of a second.
-async fn refused(servers: &str, options: Options) -> Result<Error> {
-    let connecting = ZkLocker::connect(servers, options.with_ttl(Duration::from_secs(2)));
+async fn refused<T>(target: T, options: Options) -> Result<Error>
+where
+    T: TryInto<Target>,
+    Error: From<T::Error>,
+{
+    let connecting = ZkLocker::connect(target, options.with_ttl(Duration::from_secs(2)));
     let error = soon("connecting", connecting).await?.expect_err("it cannot work");
-    assert!(error.has_no_effect(), "{error}");
+    assert_eq!(error.effect(), Effect::None, "{error}");
     Ok(error)
 }
 
@@ -37,7 +42,7 @@ async fn servers_that_cannot_be_used_are_named_with_the_reason() -> Result<()> {
 async fn tls_chooses_a_provider_of_cryptography_if_the_program_has_two_and_chose_none() -> Result<()> {
     let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let tls = lock_zk::Tls::trusting(include_str!("common/authority.pem"))?;
-    let error = refused(&nobody.to_string(), Options::default().with_tls(tls)).await?;
+    let error = refused(Target::new(&nobody.to_string())?.with_tls(tls), Options::default()).await?;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     Ok(())
 }
@@ -56,29 +61,31 @@ async fn addresses_and_options_that_cannot_work_are_refused() -> Result<()> {
         let shown = format!("{error} {error:?}");
         assert!(shown.contains("with_digest") && !shown.contains("secret"), "{shown}");
     }
-    for options in [Options::default().with_prefix("a/../b"), Options::default().with_acl("world:anyone")] {
-        let error = refused("127.0.0.1:1", options).await?;
-        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
-    }
+    let nowhere = Target::new("127.0.0.1:1")?;
+    let error = refused(nowhere.clone(), Options::default().with_prefix("a/../b")).await?;
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    let error = refused(nowhere.with_acl("world:anyone"), Options::default()).await?;
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_of_a_user_are_for_that_user_only() -> Result<()> {
     let zookeeper = ZooKeeper::start()?;
-    let address = zookeeper.address().to_string();
-    let ann = ZkLocker::connect(&address, Options::default().with_digest("ann", "secret")).await?;
-    let guard = ann.lock("orders").await?;
+    let nobody = Target::new(&zookeeper.address().to_string())?;
+    let ann = nobody.clone().with_digest("ann", "secret");
+    let locks = ZkLocker::connect(ann.clone(), Options::default()).await?;
+    let guard = locks.lock("orders").await?;
     guard.verify().await?;
-    for stranger in [Options::default(), Options::default().with_digest("ann", "wrong")] {
-        let stranger = ZkLocker::connect(&address, stranger).await?;
+    for stranger in [nobody.clone(), nobody.with_digest("ann", "wrong")] {
+        let stranger = ZkLocker::connect(stranger, Options::default()).await?;
         let error = soon("a stranger's try", stranger.try_lock("orders")).await?.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
         let error = soon("a stranger's wait", stranger.lock("orders")).await?.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
         soon("closing", stranger.close()).await?;
     }
-    let again = ZkLocker::connect(&address, Options::default().with_digest("ann", "secret")).await?;
+    let again = ZkLocker::connect(ann, Options::default()).await?;
     assert!(again.try_lock("orders").await?.is_none());
     guard.release().await?;
     again.lock("orders").await?.release().await?;
@@ -88,8 +95,9 @@ async fn nodes_of_a_user_are_for_that_user_only() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acl_of_ones_own_is_set_on_what_is_made() -> Result<()> {
     let zookeeper = ZooKeeper::start()?;
-    let options = Options::default().with_digest("ann", "secret").with_acl("world:anyone:r,auth::cdr");
-    let ann = ZkLocker::connect(&zookeeper.address().to_string(), options).await?;
+    let nobody = Target::new(&zookeeper.address().to_string())?;
+    let ann = nobody.clone().with_digest("ann", "secret").with_acl("world:anyone:r,auth::cdr");
+    let ann = ZkLocker::connect(ann, Options::default()).await?;
     let guard = ann.lock("orders").await?;
     let (acl, _) = operator(&zookeeper).await?.get_acl(common::QUEUE).await?;
     assert!(acl.iter().any(|entry| entry.scheme() == "world"), "{acl:?}");
@@ -97,8 +105,8 @@ async fn an_acl_of_ones_own_is_set_on_what_is_made() -> Result<()> {
     guard.verify().await?;
     guard.release().await?;
 
-    let options = Options::default().with_acl("auth::cdrwa");
-    let nobody = ZkLocker::connect(&zookeeper.address().to_string(), options.with_prefix("other")).await?;
+    let options = Options::default().with_prefix("other");
+    let nobody = ZkLocker::connect(nobody.with_acl("auth::cdrwa"), options).await?;
     let error = nobody.lock("orders").await.expect_err("nobody has logged in");
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     Ok(())

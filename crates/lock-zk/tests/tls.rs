@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Result;
 use common::soon;
-use lock_zk::{ErrorKind, Options, Tls, ZkLocker};
+use lock_zk::{ErrorKind, Options, Target, Tls, ZkLocker};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 use test_cluster::ZooKeeper;
@@ -58,15 +58,15 @@ async fn locks_work_over_tls_and_strangers_are_not_trusted() -> Result<()> {
     let (authority, config) = issue()?;
     let address = ends_tls(config, zookeeper.address()).await?.to_string();
 
-    let trusting = |pem: &str| anyhow::Ok(Options::default().with_tls(Tls::trusting(pem)?));
-    let locks = soon("connecting", ZkLocker::connect(&address, trusting(&authority)?)).await??;
+    let trusting = |pem: &str| anyhow::Ok(Target::new(&address)?.with_tls(Tls::trusting(pem)?));
+    let locks = soon("connecting", ZkLocker::connect(trusting(&authority)?, Options::default())).await??;
     let guard = locks.lock("orders/42").await?;
     guard.verify().await?;
     assert!(locks.try_lock("orders/42").await?.is_none());
     guard.release().await?;
 
     let (stranger, _) = issue()?;
-    let refused = soon("connecting", ZkLocker::connect(&address, trusting(&stranger)?)).await?;
+    let refused = soon("connecting", ZkLocker::connect(trusting(&stranger)?, Options::default())).await?;
     assert_eq!(refused.expect_err("nobody vouches for this server").kind(), ErrorKind::Unavailable);
     Ok(())
 }

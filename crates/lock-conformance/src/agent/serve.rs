@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use lock_core::{AnyLocker, BootInstant, Error, Key, LockGuard};
+use lock_core::{AnyLocker, Error, Key, LockGuard, backend::BootInstant};
 use tokio::{runtime::Runtime, sync::mpsc, time};
 
 use crate::{Fixture, steps};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_core::{AnyLocker, BootInstant, Key, LockGuard};
+use lock_core::{AnyLocker, Key, LockGuard, backend::BootInstant};
 use tokio::{task::JoinSet, time};
 
 use crate::{

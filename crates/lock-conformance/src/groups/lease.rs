@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use lock_core::{AnyLocker, BootInstant, ErrorKind, LockGuard, Options};
+use lock_core::{AnyLocker, ErrorKind, LockGuard, Options, backend::BootInstant};
 use rand::RngExt;
 use tokio::{sync::oneshot, time};
 

@@ -1,6 +1,6 @@
 //! Names: different keys are different locks, whatever they look like, and bad ones are refused before any I/O.
 
-use lock_core::{AnyLocker, ErrorKind, Key, Waiting};
+use lock_core::{AnyLocker, ErrorKind, Key, Waiting, backend::Effect};
 
 use crate::{
     Fixture,
@@ -165,7 +165,7 @@ async fn refuse_bad_names(locker: &AnyLocker) {
         let what = format!("a try for a name of {} bytes", name.len());
         let tried = within(&what, SOON, locker.try_lock(&name)).await;
         let error = assert_fails(&what, tried, ErrorKind::InvalidInput);
-        assert!(error.has_no_effect(), "{what} does nothing, and the error must say so: {error:?}");
+        assert_eq!(error.effect(), Effect::None, "{what} does nothing, and the error must say so: {error:?}");
         assert!(error.to_string().len() < 500, "the message must not repeat a name of {} bytes", name.len());
         if locker.capabilities().waiting != Waiting::Never {
             let waited = within(&what, SOON, locker.lock(&name)).await;

@@ -1,5 +1,6 @@
 //! Release: a key given back is free at once, and nobody else's hold ever is.
 
+use lock_core::backend::Effect;
 use std::{panic, thread};
 
 use lock_core::ErrorKind;
@@ -173,6 +174,6 @@ pub async fn a_closed_locker_refuses(fx: &impl Fixture) {
     let clone = locker.clone();
     within("close", SOON, locker.close()).await;
     let error = assert_fails("a try after close", clone.try_lock(key.as_str()).await, ErrorKind::Closed);
-    assert!(error.has_no_effect(), "a refusal has no effect, and must say so: {error:?}");
+    assert_eq!(error.effect(), Effect::None, "a refusal has no effect, and must say so: {error:?}");
     assert_eq!(traces(fx, &key).await, 0, "a refused try leaves nothing");
 }

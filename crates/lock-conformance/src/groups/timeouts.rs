@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_core::BootInstant;
+use lock_core::backend::BootInstant;
 use tokio::{sync::oneshot, task::JoinSet, time};
 
 use crate::{

@@ -1,7 +1,7 @@
 //! The fixture of the server in memory.
 
 use anyhow::Result;
-use lock_core::{AnyLocker, Key, Leased, Locker, Options};
+use lock_core::{AnyLocker, Key, Locker, Options, backend::Leased};
 
 use crate::{Data, Fixture, MemoryServer, MemoryStore};
 

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use lock_core::{Bell, BootInstant, Error, ErrorKind, FencingToken, Key, Released, Renewal, Result, Verdict};
+use lock_core::{
+    Error, ErrorKind, FencingToken, Key, Result,
+    backend::{AcquireReply, BootInstant, Effect, ReleaseListener, Released, Renewal},
+};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, futures::OwnedNotified, oneshot},
@@ -163,21 +166,21 @@ impl Table {
     }
 
     /// Makes `owner` the holder of `key` if nobody is, or if it is already.
-    pub fn acquire(&mut self, key: &Key, owner: &str, ttl: Duration) -> Verdict {
+    pub fn acquire(&mut self, key: &Key, owner: &str, ttl: Duration) -> AcquireReply {
         let now = BootInstant::now();
         if let Some(record) = self.held_by(key, owner) {
             record.ends = now.after(ttl);
-            return Verdict::Granted { token: record.token, ttl };
+            return AcquireReply::Granted { token: record.token, ttl };
         }
         if let Some(record) = self.holder(key) {
-            return Verdict::Busy { free_in: record.ends.since(now), undo: false };
+            return AcquireReply::Busy { free_in: record.ends.since(now), effect: Effect::None };
         }
         // The clock is the floor, so that the order outlives the loss of the counter.
         let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros());
         self.last_token = (self.last_token + 1).max(u64::try_from(micros).unwrap_or(0));
         let token = FencingToken::new(self.last_token);
         self.records.insert(key.clone(), Record { owner: owner.to_owned(), token, ends: now.after(ttl) });
-        Verdict::Granted { token, ttl }
+        AcquireReply::Granted { token, ttl }
     }
 
     /// Sets the lease back to its full TTL if `owner` holds `key`.
@@ -256,13 +259,13 @@ pub struct Subscription {
     listening: Option<Pin<Box<OwnedNotified>>>,
 }
 
-impl Bell for Subscription {
+impl ReleaseListener for Subscription {
     async fn listen(&mut self) -> Result<()> {
         self.listening.get_or_insert_with(|| Box::pin(Arc::clone(&self.bell).notified_owned()));
         Ok(())
     }
 
-    async fn rung(&mut self) {
+    async fn released(&mut self) {
         if let Some(rung) = &mut self.listening {
             rung.await;
             self.listening = None;

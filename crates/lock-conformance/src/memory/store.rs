@@ -1,8 +1,8 @@
 //! A client of the server, as lock-core's machinery wants it.
 
 use lock_core::{
-    Attempts, Capabilities, Claim, LeaseStore, LockGuard, Released, Renewal, Result, Scope, TokenOrder,
-    Verdict, Waiting, WaitingStore,
+    Capabilities, LockGuard, Result, Scope, TokenOrder, Waiting,
+    backend::{AcquireReply, Acquirer, Claim, LeaseStore, Released, Renewal, WaitingStore},
 };
 
 use super::server::{Connection, MemoryServer};
@@ -30,7 +30,7 @@ impl LeaseStore for MemoryStore {
         Capabilities::new(Scope::Servers, Waiting::Notified, TokenOrder::ServerData)
     }
 
-    async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
+    async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
         let (key, owner, ttl) = (claim.key().clone(), claim.owner().to_string(), claim.ttl());
         self.server().call(move |table| table.acquire(&key, &owner, ttl)).await
     }
@@ -57,7 +57,7 @@ impl LeaseStore for MemoryStore {
 }
 
 impl WaitingStore for MemoryStore {
-    async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
-        attempts.wait(&mut self.server().subscribe(attempts.key())).await
+    async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
+        acquirer.wait(&mut self.server().subscribe(acquirer.key())).await
     }
 }

@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Result;
 use lock_conformance::{Data, Fixture, MemoryServer, MemoryStore};
-use lock_core::{AnyLocker, BootInstant, Key, Leased, Locker, Options};
+use lock_core::{
+    AnyLocker, Key, Locker, Options,
+    backend::{BootInstant, Leased},
+};
 use parking_lot::Mutex;
 
 use crate::{

@@ -12,9 +12,12 @@ use std::{
 
 use lock_conformance::MemoryServer;
 use lock_core::{
-    Backend, BootInstant, BoxFuture, Capabilities, Error, ErrorKind, FencingToken, Hold, Key, LockGuard,
-    LossReason, Options, Release, Released, Renewal, Result, Scope, Terms, TokenOrder, Validity, Verdict,
-    Waiting, WaitingBackend,
+    Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, LossReason, Options, Result, Scope,
+    TokenOrder, Waiting,
+    backend::{
+        AcquireReply, Backend, BootInstant, BoxFuture, Hold, LeaseTiming, Release, Released, Renewal,
+        Validity, WaitingBackend,
+    },
 };
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -26,34 +29,34 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) struct Naive {
     server: MemoryServer,
-    terms: Terms,
+    timing: LeaseTiming,
     bug: Option<Bug>,
 }
 
 impl Naive {
     pub(crate) fn new(server: &MemoryServer, options: &Options, bug: Option<Bug>) -> Result<Self> {
         let checked = options.check();
-        let terms = if bug == Some(Bug::OptionsUnchecked) {
+        let timing = if bug == Some(Bug::OptionsUnchecked) {
             checked.or_else(|_| Options::default().check())
         } else {
             checked
         };
-        Ok(Self { server: server.clone(), terms: terms?, bug })
+        Ok(Self { server: server.clone(), timing: timing?, bug })
     }
 
     async fn attempt(&self, key: &Key) -> Result<Option<LockGuard>> {
         let owner = format!("{:x}", rand::rng().random::<u128>());
-        let (ttl, sent) = (self.terms.ttl(), BootInstant::now());
-        let verdict = self.server.call({
+        let (ttl, sent) = (self.timing.ttl(), BootInstant::now());
+        let reply = self.server.call({
             let (key, owner) = (key.clone(), owner.clone());
             move |table| table.acquire(&key, &owner, ttl)
         });
-        match verdict.await? {
-            Verdict::Granted { token, ttl } => {
-                let deadline = self.terms.deadline(sent, ttl);
+        match reply.await? {
+            AcquireReply::Granted { token, ttl } => {
+                let deadline = self.timing.deadline(sent, ttl);
                 let belief = Arc::new(Belief {
                     server: self.server.clone(),
-                    terms: self.terms,
+                    timing: self.timing,
                     bug: self.bug,
                     key: key.clone(),
                     owner,
@@ -108,7 +111,7 @@ impl WaitingBackend for Naive {
 /// What a holder knows of its hold.
 struct Belief {
     server: MemoryServer,
-    terms: Terms,
+    timing: LeaseTiming,
     bug: Option<Bug>,
     key: Key,
     owner: String,
@@ -127,7 +130,7 @@ impl Belief {
 }
 
 async fn renew(belief: Arc<Belief>) {
-    let terms = belief.terms;
+    let timing = belief.timing;
     let (creates, goes_on) = match belief.bug {
         Some(Bug::RenewalAfterRelease) => (true, true),
         Some(Bug::LossThatIsRevived | Bug::DeadlineMovedWithoutAnAnswer) => (false, true),
@@ -135,8 +138,8 @@ async fn renew(belief: Arc<Belief>) {
     };
     loop {
         // why: the naive lock renews by the clock
-        time::sleep(terms.renew_every()).await;
-        let (key, owner, ttl) = (belief.key.clone(), belief.owner.clone(), terms.ttl());
+        time::sleep(timing.renew_every()).await;
+        let (key, owner, ttl) = (belief.key.clone(), belief.owner.clone(), timing.ttl());
         let sent = BootInstant::now();
         let answer = belief.server.call(move |table| {
             if creates {
@@ -144,17 +147,17 @@ async fn renew(belief: Arc<Belief>) {
             }
             table.renew(&key, &owner, ttl)
         });
-        match time::timeout(terms.request_timeout(), answer).await {
+        match time::timeout(timing.request_timeout(), answer).await {
             Ok(Ok(Renewal::Extended(ttl))) => {
-                let deadline = terms.deadline(sent, ttl);
+                let deadline = timing.deadline(sent, ttl);
                 belief.validity.extend(deadline);
                 *belief.deadline.lock() = deadline;
             }
             Ok(Ok(Renewal::NotOwner)) => belief.validity.end(LossReason::NotOwner),
-            Ok(Err(_)) | Err(_) if belief.bug == Some(Bug::DeadlineMovedWithoutAnAnswer) => {
-                *belief.deadline.lock() = terms.deadline(sent, terms.ttl());
+            Ok(_) | Err(_) if belief.bug == Some(Bug::DeadlineMovedWithoutAnAnswer) => {
+                *belief.deadline.lock() = timing.deadline(sent, timing.ttl());
             }
-            Ok(Err(_)) | Err(_) => {}
+            _ => {}
         }
         if !belief.validity.is_valid() && !goes_on {
             belief.lost.store(true, Ordering::SeqCst);
@@ -183,7 +186,7 @@ impl Hold for NaiveHold {
         let Belief { bug, validity, deadline, lost, .. } = &*self.belief;
         match bug {
             Some(Bug::LossFromAFlag) if lost.load(Ordering::SeqCst) => Duration::ZERO,
-            Some(Bug::LossFromAFlag) => self.belief.terms.ttl(),
+            Some(Bug::LossFromAFlag) => self.belief.timing.ttl(),
             Some(Bug::LossThatIsRevived | Bug::DeadlineMovedWithoutAnAnswer) => {
                 deadline.lock().since(BootInstant::now())
             }

@@ -9,8 +9,11 @@ use std::{
 
 use lock_conformance::MemoryStore;
 use lock_core::{
-    Attempts, Bell, BootInstant, Capabilities, Claim, Error, ErrorKind, FencingToken, Key, LeaseStore,
-    LockGuard, OwnerId, Released, Renewal, Result, Verdict, Waiting, WaitingStore,
+    Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Result, Waiting,
+    backend::{
+        AcquireReply, Acquirer, BootInstant, Claim, Effect, LeaseStore, OwnerId, ReleaseListener, Released,
+        Renewal, WaitingStore,
+    },
 };
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -109,7 +112,7 @@ impl LeaseStore for BuggyStore {
         capabilities
     }
 
-    async fn acquire(&self, claim: &Claim) -> Result<Verdict> {
+    async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
         let given_up = GivenUp { store: self, claim: Some(claim), sent: BootInstant::now() };
         let (key, owner, mut ttl) = (self.key(claim), self.owner(claim), claim.ttl());
         if self.has(Bug::LeaseLongerThanAskedFor) {
@@ -122,20 +125,20 @@ impl LeaseStore for BuggyStore {
             }
         }
         let strict = self.has(Bug::OneOwnerForAllAttempts);
-        let verdict = self.store.server().call(move |table| {
+        let reply = self.store.server().call(move |table| {
             if strict && table.holds(&key, &owner) {
-                return Verdict::Busy { free_in: ttl, undo: false };
+                return AcquireReply::Busy { free_in: ttl, effect: Effect::None };
             }
             table.acquire(&key, &owner, ttl)
         });
-        let verdict = verdict.await?;
+        let reply = reply.await?;
         let took = given_up.answered();
-        match verdict {
-            Verdict::Granted { token, ttl } => {
+        match reply {
+            AcquireReply::Granted { token, ttl } => {
                 let late = if self.has(Bug::ValidityFromTheReply) { took } else { Duration::ZERO };
-                Ok(Verdict::Granted { token: self.token(claim, token), ttl: ttl + late })
+                Ok(AcquireReply::Granted { token: self.token(claim, token), ttl: ttl + late })
             }
-            Verdict::Busy { .. } if self.has(Bug::BusyIsAnError) => {
+            AcquireReply::Busy { .. } if self.has(Bug::BusyIsAnError) => {
                 Err(Error::new(ErrorKind::Unavailable, "the key is held by another"))
             }
             busy => Ok(busy),
@@ -207,11 +210,11 @@ impl LeaseStore for BuggyStore {
 }
 
 impl WaitingStore for BuggyStore {
-    async fn lock(&self, attempts: &Attempts<'_, Self>) -> Result<LockGuard> {
-        let mut bell = self.store.server().subscribe(attempts.key());
+    async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
+        let mut bell = self.store.server().subscribe(acquirer.key());
         match self.bug {
-            Some(Bug::WaiterLeftOnTheServer) => mem::forget(self.store.server().subscribe(attempts.key())),
-            Some(Bug::WaiterThatIsNotWoken) => return attempts.wait(&mut Silence).await,
+            Some(Bug::WaiterLeftOnTheServer) => mem::forget(self.store.server().subscribe(acquirer.key())),
+            Some(Bug::WaiterThatIsNotWoken) => return acquirer.wait(&mut Silence).await,
             _ => {}
         }
         if let Some(queue) = &self.queue {
@@ -220,9 +223,9 @@ impl WaitingStore for BuggyStore {
                 // why: a bounded poll of a condition
                 time::sleep(Duration::from_millis(1)).await;
             }
-            return attempts.wait(&mut bell).await;
+            return acquirer.wait(&mut bell).await;
         }
-        attempts.wait(&mut bell).await
+        acquirer.wait(&mut bell).await
     }
 }
 
@@ -255,12 +258,12 @@ impl Drop for Ticket {
 /// A bell that nobody hears.
 struct Silence;
 
-impl Bell for Silence {
+impl ReleaseListener for Silence {
     async fn listen(&mut self) -> Result<()> {
         Ok(())
     }
 
-    async fn rung(&mut self) {
+    async fn released(&mut self) {
         future::pending().await
     }
 }

@@ -3,12 +3,12 @@
 use std::{ops::Range, time::Duration};
 
 use anyhow::{Result, ensure};
-use lock_redlock::{LeaseOptions, Options, RedlockLocker};
+use lock_redlock::{Options, RedlockLocker};
 use test_cluster::{Direction, Persistence, Proxy, Redis, eventually, proxy::Behaviour};
 
 pub(crate) const KEY: &str = "orders/42";
-pub(crate) const NAME: &str = "redlock:{df}:orders/42";
-pub(crate) const MEMORY: &str = "redlock#memory";
+pub(crate) const NAME: &str = "lock:redlock:{df}:orders/42";
+pub(crate) const MEMORY: &str = "lock:redlock#memory";
 
 /// The bound of what takes a few round trips.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -65,16 +65,12 @@ impl Set {
 
 /// A lease so long that it never ends in a test, with requests that time out soon.
 pub(crate) fn patient() -> Options {
-    Options::default().with_lease(
-        LeaseOptions::default()
-            .with_ttl(Duration::from_secs(60))
-            .with_request_timeout(Duration::from_millis(800)),
-    )
+    Options::default().with_ttl(Duration::from_secs(60)).with_request_timeout(Duration::from_millis(800))
 }
 
 /// A lease that ends in a test.
 pub(crate) fn brief() -> Options {
     let ttl = Duration::from_secs(2);
-    let lease = LeaseOptions::default().with_ttl(ttl).with_renew_every(ttl / 4).with_request_timeout(ttl / 3);
-    Options::default().with_lease(lease.with_min_validity(ttl / 5))
+    let lease = Options::default().with_ttl(ttl).with_renew_every(ttl / 4).with_request_timeout(ttl / 3);
+    lease.with_min_validity(ttl / 5)
 }

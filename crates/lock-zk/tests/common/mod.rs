@@ -22,8 +22,8 @@ pub(crate) const QUEUE: &str = "/lock/orders";
 
 pub(crate) async fn locker(servers: impl Display, ttl: Duration) -> Result<ZkLocker> {
     // Requests may take long without a session being shorter for it.
-    let lease = lock_zk::LeaseOptions::default().with_ttl(ttl).with_request_timeout((ttl / 5).min(SOON));
-    Ok(ZkLocker::connect(&servers.to_string(), Options::default().with_lease(lease)).await?)
+    let lease = Options::default().with_ttl(ttl).with_request_timeout((ttl / 5).min(SOON));
+    Ok(ZkLocker::connect(&servers.to_string(), lease).await?)
 }
 
 /// A client for what an operator does by hand.

@@ -1,0 +1,125 @@
+//! The ensemble to lock on, and who logs in to it.
+
+use std::fmt;
+
+use lock_core::{Error, Result};
+
+use crate::failure;
+
+/// Names the ensemble to lock on, and says how to log in to it.
+///
+/// Made of addresses separated by commas, and a chroot if there is one, such as `zk1:2181,zk2:2181,zk3:2181/shop`.
+///
+/// # Examples
+///
+/// ```
+/// use lock_zk::Target;
+///
+/// let target = Target::new("zk1:2181,zk2:2181,zk3:2181/shop")?.with_digest("ann", "secret");
+/// # Ok::<(), lock_zk::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Target {
+    pub(crate) servers: String,
+    pub(crate) auth: Vec<(String, Vec<u8>)>,
+    pub(crate) acl: Option<String>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::tls::Tls>,
+}
+
+impl Target {
+    /// Makes a target of the addresses of the servers.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](lock_core::ErrorKind::InvalidInput): there is an `@` in it. Errors repeat the address, and so
+    /// would a password.
+    pub fn new(servers: &str) -> Result<Self> {
+        if servers.contains('@') {
+            return Err(failure::user_in_address());
+        }
+        Ok(Self {
+            servers: servers.to_owned(),
+            auth: Vec::new(),
+            acl: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
+    }
+
+    /// Logs in as `user` by ZooKeeper's digest scheme. Nodes can then be used by the same user only, unless
+    /// [`with_acl`](Self::with_acl) says otherwise.
+    #[must_use]
+    pub fn with_digest(self, user: &str, password: &str) -> Self {
+        self.with_auth("digest", format!("{user}:{password}"))
+    }
+
+    /// Logs in by any scheme that the servers know, as [`with_digest`](Self::with_digest) does by one.
+    #[must_use]
+    pub fn with_auth(mut self, scheme: &str, credentials: impl Into<Vec<u8>>) -> Self {
+        self.auth.push((scheme.to_owned(), credentials.into()));
+        self
+    }
+
+    /// Who may use the nodes, as ZooKeeper's command line writes it: `world:anyone:r,auth::cdrw`.
+    ///
+    /// A locker needs `c`, `d` and `r` for itself. Without this, everybody may do everything, or the user who logged in.
+    #[must_use]
+    pub fn with_acl(mut self, entries: impl Into<String>) -> Self {
+        self.acl = Some(entries.into());
+        self
+    }
+
+    /// Speaks TLS with all servers, except those whose address begins with `tcp://`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: crate::tls::Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+}
+
+impl TryFrom<&str> for Target {
+    type Error = Error;
+
+    fn try_from(servers: &str) -> Result<Self> {
+        Self::new(servers)
+    }
+}
+
+impl TryFrom<&String> for Target {
+    type Error = Error;
+
+    fn try_from(servers: &String) -> Result<Self> {
+        Self::new(servers)
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = Error;
+
+    fn try_from(servers: String) -> Result<Self> {
+        Self::new(&servers)
+    }
+}
+
+/// Shows who logs in by which scheme, and no credentials.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let schemes: Vec<_> = self.auth.iter().map(|(scheme, _)| scheme).collect();
+        let mut shown = f.debug_struct("Target");
+        shown.field("servers", &self.servers).field("auth", &schemes).field("acl", &self.acl);
+        shown.finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_keeps_secrets() {
+        let shown = format!("{:?}", Target::new("zk").unwrap().with_digest("ann", "secret"));
+        assert!(shown.contains("digest") && !shown.contains("secret"), "{shown}");
+    }
+}
