@@ -1,17 +1,22 @@
 //! What those need who write a backend: traits to implement, and what lock-core makes of them.
 //!
 //! [`Backend`] is the whole of it: acquire a key, return a guard. Few implement it themselves. A server that keeps a
-//! lease for each lock becomes a backend through [`LeaseStore`] and [`Leased`].
+//! lease for each lock becomes a backend through [`LeaseStore`] and [`Leased`]; one that keeps sessions, and queues in
+//! them, through [`QueueStore`] and [`Queued`].
 
 use std::future::Future;
 
 use crate::{Capabilities, Key, LockGuard, Result};
 
 pub use crate::{
+    background::{present_runtime, runtime_ended},
     clock::BootInstant,
     guard::{BoxFuture, Hold, InProcessHold, Release},
     leased::{Acquirer, Attempt, Leased, Outcome},
     options::LeaseTiming,
+    queue_store::{Entered, Position, Predecessor, QueueStore},
+    queued::Queued,
+    shared::SharedAttempt,
     store::{AcquireReply, Claim, Effect, LeaseStore, OwnerId, Released, Renewal, WaitingStore},
     validity::Validity,
     waiting::ReleaseListener,

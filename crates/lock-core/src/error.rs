@@ -1,6 +1,6 @@
 //! The one error type.
 
-use std::{convert::Infallible, error::Error as StdError, fmt, time::Duration};
+use std::{convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use crate::{Key, backend::Effect};
 
@@ -9,9 +9,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a lock operation failed: a [kind](Self::kind) for programs, a sentence for people.
 ///
+/// Cheap to clone, so that all who shared one request can share its failure.
+///
 /// A key that is held by another is not an error: `try_lock` says so with `Ok(None)`.
-pub struct Error(Box<Inner>);
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     transient: bool,
@@ -19,7 +23,7 @@ struct Inner {
     message: String,
     key: Option<Key>,
     server: Option<String>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// What sort of failure it was.
@@ -48,7 +52,7 @@ impl Error {
     /// An error of `kind`; `message` is one lower-case line that says what failed and what to do.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
+        Self(Arc::new(Inner {
             kind,
             transient: kind == ErrorKind::Unavailable,
             effect: Effect::Possible,
@@ -68,6 +72,10 @@ impl Error {
         )
     }
 
+    fn inner(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
+    }
+
     pub(crate) fn lost(reason: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Lost, format!("the lock was lost: {reason}"))
     }
@@ -75,28 +83,28 @@ impl Error {
     /// Adds the cause, which [`source`](StdError::source) gives back and `Display` does not repeat.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.inner().source = Some(Arc::from(source.into()));
         self
     }
 
     /// Names the key, unless one is named already.
     #[must_use]
     pub fn with_key(mut self, key: &Key) -> Self {
-        self.0.key.get_or_insert_with(|| key.clone());
+        self.inner().key.get_or_insert_with(|| key.clone());
         self
     }
 
     /// Names the server, unless one is named already. Must not contain a password.
     #[must_use]
     pub fn with_server(mut self, server: &str) -> Self {
-        self.0.server.get_or_insert_with(|| server.to_owned());
+        self.inner().server.get_or_insert_with(|| server.to_owned());
         self
     }
 
     /// States that the operation certainly did nothing, so that nothing has to be undone.
     #[must_use]
     pub fn without_effect(mut self) -> Self {
-        self.0.effect = Effect::None;
+        self.inner().effect = Effect::None;
         self
     }
 

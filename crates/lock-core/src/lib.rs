@@ -16,8 +16,13 @@ mod retrying;
 mod any;
 
 pub mod backend;
-mod keeper;
+mod background;
+mod hold;
 mod leased;
+mod queue_store;
+mod queued;
+mod session;
+mod shared;
 mod store;
 mod waiting;
 

@@ -216,6 +216,48 @@ impl LeaseTiming {
         sent.after(self.believable(negotiated * 2 / 3))
     }
 
+    /// Returns the part of a negotiated ZooKeeper session timeout that is certain from a request on that was put to the
+    /// vote: two thirds.
+    ///
+    /// The rest is for followers, which tell the leader only now and then which sessions they heard of: a new leader
+    /// may count from less than the last answer.
+    #[must_use]
+    pub fn relayed(negotiated: Duration) -> Duration {
+        negotiated * 2 / 3
+    }
+
+    /// Returns the same timing for a server that granted less than was asked for: everything in proportion.
+    #[must_use]
+    pub fn shortened_to(&self, granted: Duration) -> Self {
+        let part = (granted.as_secs_f64() / self.ttl.as_secs_f64()).min(1.0);
+        let scaled = |time: Duration| time.mul_f64(part);
+        Self {
+            ttl: scaled(self.ttl),
+            renew_every: scaled(self.renew_every),
+            request_timeout: scaled(self.request_timeout),
+            min_validity: scaled(self.min_validity),
+            ..*self
+        }
+    }
+
+    /// Checks that a lease of the TTL that a server granted can be renewed in time.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`]: too little of it is certain.
+    pub fn check_granted(&self, granted: Duration) -> Result<()> {
+        let (timing, sure) = (self.shortened_to(granted), self.believable(granted));
+        if timing.renew_every + timing.request_timeout < sure {
+            return Ok(());
+        }
+        let message = format!(
+            "the servers keep a lease for {granted:?}, of which {sure:?} are certain after drift and margin: too little \
+             for renewals every {:?}; use a longer TTL or smaller margins",
+            timing.renew_every
+        );
+        Err(Error::new(ErrorKind::InvalidInput, message).without_effect())
+    }
+
     fn believable(&self, granted: Duration) -> Duration {
         granted.mul_f64(self.sure).saturating_sub(self.margin)
     }

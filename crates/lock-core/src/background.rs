@@ -1,0 +1,393 @@
+//! The one task behind a locker: it renews every lease, and undoes what was abandoned.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand::RngExt;
+use tokio::{runtime, sync::Notify, task::JoinSet, time};
+
+use crate::{
+    Error, ErrorKind, LossReason, Result,
+    backend::{BootInstant, Claim, LeaseTiming, Released, Renewal, Validity},
+};
+
+/// What guards and the background task need of servers, whether each claim has a lease or a session carries many.
+pub(crate) trait HoldStore: Send + Sync + 'static {
+    /// What is renewed: a claim, or a session.
+    type Renewed: fmt::Debug + Send + Sync + 'static;
+
+    /// Why a hold is lost when the servers no longer know what is renewed.
+    const LOSS: LossReason;
+
+    fn renew(&self, renewed: &Self::Renewed) -> impl Future<Output = Result<Renewal>> + Send;
+
+    fn release(&self, claim: &Claim) -> impl Future<Output = Result<Released>> + Send;
+
+    fn undo(&self, claim: &Claim) -> impl Future<Output = Result<()>> + Send;
+
+    /// Returns how long an undo that nobody confirms is repeated.
+    fn undo_limit(&self, claim: &Claim) -> Duration;
+
+    fn verify(&self, claim: &Claim) -> impl Future<Output = Result<bool>> + Send;
+}
+
+/// A claim or a session, and how long it is certain.
+pub(crate) struct Lease<T> {
+    subject: T,
+    validity: Arc<Validity>,
+    // Written only under the lock of the background's state.
+    renewal: Mutex<RenewalState>,
+}
+
+struct RenewalState {
+    stage: Stage,
+    /// The smallest TTL that the servers ever told: they may differ in it, and one that keeps less may take over.
+    least_ttl: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Due(Due),
+    /// Its renewal is under way, or it has none.
+    Idle,
+    /// It was given back.
+    Withdrawn,
+}
+
+/// When a renewal is due, and a number that sets apart those that are due at once.
+type Due = (BootInstant, u64);
+
+impl<T> Lease<T> {
+    pub(crate) fn new(subject: T, ttl: Duration, validity: Arc<Validity>) -> Arc<Self> {
+        let renewal = Mutex::new(RenewalState { stage: Stage::Idle, least_ttl: ttl });
+        Arc::new(Self { subject, validity, renewal })
+    }
+
+    pub(crate) fn subject(&self) -> &T {
+        &self.subject
+    }
+
+    pub(crate) fn validity(&self) -> &Arc<Validity> {
+        &self.validity
+    }
+
+    fn renewal(&self) -> MutexGuard<'_, RenewalState> {
+        self.renewal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What lockers, guards and the task share.
+pub(crate) struct Background<S: HoldStore> {
+    store: S,
+    timing: LeaseTiming,
+    state: Mutex<State<S>>,
+    /// Something in the state changed that the task must see before its next alarm.
+    changed: Notify,
+    /// Nothing is left to undo.
+    quiet: Notify,
+    /// The locker was closed, or the task has ended.
+    closed: Notify,
+}
+
+struct State<S: HoldStore> {
+    schedule: BTreeMap<Due, Arc<Lease<S::Renewed>>>,
+    next_number: u64,
+    abandoned: Vec<Claim>,
+    undoing: usize,
+    /// The locker and the guards that live.
+    users: usize,
+    closed: bool,
+    /// The task has ended, so nothing will be renewed or undone any more.
+    ended: bool,
+}
+
+/// Returns the runtime in which a locker is made, and everything runs that goes on in its background.
+///
+/// # Errors
+///
+/// [`ErrorKind::Closed`]: not called within a tokio runtime.
+pub fn present_runtime() -> Result<runtime::Handle> {
+    runtime::Handle::try_current().map_err(|error| {
+        let message = "a locker must be made within a tokio runtime";
+        Error::new(ErrorKind::Closed, message).with_source(error).without_effect()
+    })
+}
+
+/// Returns the error of whoever needs a runtime that has ended.
+#[must_use]
+pub fn runtime_ended() -> Error {
+    let message = "the runtime in which the locker was made has ended; make one in this runtime";
+    Error::new(ErrorKind::Closed, message).without_effect()
+}
+
+impl<S: HoldStore> Background<S> {
+    /// Starts the task; the caller is its first user.
+    pub(crate) fn start(store: S, timing: LeaseTiming) -> Result<Arc<Self>> {
+        let runtime = present_runtime()?;
+        let state = State {
+            schedule: BTreeMap::new(),
+            next_number: 0,
+            abandoned: Vec::new(),
+            undoing: 0,
+            users: 1,
+            closed: false,
+            ended: false,
+        };
+        let (changed, quiet, closed) = Default::default();
+        let background = Arc::new(Self { store, timing, state: Mutex::new(state), changed, quiet, closed });
+        runtime.spawn(Arc::clone(&background).work());
+        Ok(background)
+    }
+
+    pub(crate) fn store(&self) -> &S {
+        &self.store
+    }
+
+    pub(crate) fn timing(&self) -> &LeaseTiming {
+        &self.timing
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bounds a request with the request timeout.
+    pub(crate) async fn bounded<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        bounded(self.timing.request_timeout(), request).await
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        let state = self.state();
+        match (state.closed, state.ended) {
+            (false, false) => Ok(()),
+            (true, _) => Err(Error::new(ErrorKind::Closed, "the locker was closed").without_effect()),
+            (false, true) => Err(runtime_ended()),
+        }
+    }
+
+    /// Resolves with the error of those who still wait once the locker was closed or its runtime has ended.
+    pub(crate) async fn closed(&self) -> Error {
+        loop {
+            let closed = self.closed.notified();
+            if let Err(error) = self.check_open() {
+                return error;
+            }
+            closed.await;
+        }
+    }
+
+    /// Takes on a new user.
+    pub(crate) fn enter(&self) {
+        self.state().users += 1;
+    }
+
+    /// Takes leave of a user; the task ends after the last.
+    pub(crate) fn leave(&self) {
+        let mut state = self.state();
+        state.users -= 1;
+        if state.users == 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Renews the lease from now on, until it is withdrawn or lost.
+    pub(crate) fn renew_from_now_on(&self, lease: &Arc<Lease<S::Renewed>>) {
+        let pause = self.timing.shortened_to(lease.renewal().least_ttl).renew_every();
+        self.schedule(&mut self.state(), Arc::clone(lease), pause);
+    }
+
+    fn schedule(&self, state: &mut State<S>, lease: Arc<Lease<S::Renewed>>, pause: Duration) {
+        // Leases taken at one instant should not be renewed at one instant for ever.
+        let pause = pause.mul_f64(rand::rng().random_range(0.9..=1.0));
+        let due = (BootInstant::now().after(pause), state.next_number);
+        state.next_number += 1;
+        lease.renewal().stage = Stage::Due(due);
+        let alarm = state.schedule.first_key_value().map(|(first, _)| *first);
+        state.schedule.insert(due, lease);
+        if alarm.is_none_or(|first| due < first) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Stops renewing the lease. A renewal already sent can only prolong what a release then ends.
+    pub(crate) fn withdraw<T>(&self, lease: &Lease<T>) {
+        let mut state = self.state();
+        if let Stage::Due(due) = mem::replace(&mut lease.renewal().stage, Stage::Withdrawn) {
+            state.schedule.remove(&due);
+        }
+    }
+
+    /// Undoes `claim` in the background.
+    pub(crate) fn undo(&self, claim: Claim) {
+        let mut state = self.state();
+        if !state.ended {
+            state.abandoned.push(claim);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Refuses new attempts, ends those that wait, and waits until nothing is left to undo.
+    pub(crate) async fn close(&self) {
+        self.state().closed = true;
+        self.closed.notify_waiters();
+        loop {
+            let quiet = self.quiet.notified();
+            if self.state().is_quiet() {
+                return;
+            }
+            quiet.await;
+        }
+    }
+
+    async fn work(self: Arc<Self>) {
+        let _end = EndOfTask(&self);
+        let mut jobs = JoinSet::new();
+        loop {
+            let alarm = self.begin_due_jobs(&mut jobs);
+            if jobs.is_empty() && self.state().is_deserted() {
+                return;
+            }
+            let sleep = alarm.map_or(Duration::MAX, |alarm| alarm.since(BootInstant::now()));
+            tokio::select! {
+                () = self.changed.notified() => {}
+                Some(done) = jobs.join_next() => {
+                    if let Err(error) = done {
+                        tracing::error!(%error, "a background job of a locker panicked");
+                    }
+                }
+                () = time::sleep(sleep) => {}
+            }
+        }
+    }
+
+    /// Starts what is due, and returns when the next renewal will be.
+    fn begin_due_jobs(self: &Arc<Self>, jobs: &mut JoinSet<()>) -> Option<BootInstant> {
+        let mut state = self.state();
+        let claims = mem::take(&mut state.abandoned);
+        state.undoing += claims.len();
+        for claim in claims {
+            jobs.spawn(Arc::clone(self).undo_until_done(claim));
+        }
+        let now = BootInstant::now();
+        while let Some(first) = state.schedule.first_entry() {
+            let alarm = first.key().0;
+            if alarm > now {
+                return Some(alarm);
+            }
+            let lease = first.remove();
+            lease.renewal().stage = Stage::Idle;
+            jobs.spawn(Arc::clone(self).renew(lease));
+        }
+        None
+    }
+
+    async fn renew(self: Arc<Self>, lease: Arc<Lease<S::Renewed>>) {
+        let sent = BootInstant::now();
+        let limit = self.timing.shortened_to(lease.renewal().least_ttl).request_timeout();
+        let answer = bounded(limit, self.store.renew(lease.subject())).await;
+        let mut state = self.state();
+        let mut renewal = lease.renewal();
+        if matches!(renewal.stage, Stage::Withdrawn) {
+            return;
+        }
+        let next = match answer {
+            Ok(Renewal::Extended(ttl)) => {
+                let shrank = ttl < renewal.least_ttl;
+                renewal.least_ttl = renewal.least_ttl.min(ttl);
+                let deadline = self.timing.deadline(sent, renewal.least_ttl);
+                lease.validity.extend(deadline);
+                if shrank {
+                    // An earlier answer promised more than the servers keep.
+                    lease.validity.cap(deadline);
+                }
+                let every = self.timing.shortened_to(renewal.least_ttl).renew_every();
+                every.saturating_sub(BootInstant::now().since(sent))
+            }
+            Ok(Renewal::NotOwner) => {
+                lease.validity.end(S::LOSS);
+                Duration::ZERO
+            }
+            Err(error) => {
+                let (lease, remaining) = (lease.subject(), lease.validity.remaining());
+                tracing::warn!(?lease, %error, ?remaining, "a lease was not renewed");
+                // A try that used up its time is repeated at once, one that failed at once after a pause.
+                (limit / 4).saturating_sub(BootInstant::now().since(sent))
+            }
+        };
+        drop(renewal);
+        match lease.validity.reason() {
+            None => self.schedule(&mut state, lease, next),
+            // Nothing is freed before its holder lets go: the work may still go on. Nor is it kept any longer.
+            Some(reason) => {
+                tracing::warn!(lease = ?lease.subject(), %reason, "a lease is over, and all that rested on it is lost");
+            }
+        }
+    }
+
+    /// Repeats the undo until the servers have confirmed it, or would have ended the lease by themselves.
+    async fn undo_until_done(self: Arc<Self>, claim: Claim) {
+        let _count = Undoing(&self);
+        let give_up = BootInstant::now().after(self.store.undo_limit(&claim));
+        let mut pause = Duration::from_millis(10);
+        while let Err(error) = self.bounded(self.store.undo(&claim)).await {
+            let key = claim.key();
+            if BootInstant::now() >= give_up {
+                tracing::warn!(?key, %error, "a release was never confirmed; the end of the lease frees the key");
+                return;
+            }
+            tracing::debug!(?key, %error, "a release was not confirmed and is repeated");
+            let jitter = rand::rng().random_range(0.5..=1.0);
+            time::sleep(pause.mul_f64(jitter)).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
+
+pub(crate) async fn bounded<T>(limit: Duration, request: impl Future<Output = Result<T>>) -> Result<T> {
+    time::timeout(limit, request).await.unwrap_or_else(|_| Err(Error::no_answer(limit)))
+}
+
+impl<S: HoldStore> State<S> {
+    fn is_quiet(&self) -> bool {
+        self.ended || (self.abandoned.is_empty() && self.undoing == 0)
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.users == 0 && self.is_quiet()
+    }
+}
+
+/// Counts an undo as done, also when it panics.
+struct Undoing<'a, S: HoldStore>(&'a Background<S>);
+
+impl<S: HoldStore> Drop for Undoing<'_, S> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.undoing -= 1;
+        if state.is_quiet() {
+            self.0.quiet.notify_waiters();
+        }
+    }
+}
+
+/// Writes down that the task is gone, whether it returned or its runtime was shut down.
+struct EndOfTask<'a, S: HoldStore>(&'a Background<S>);
+
+impl<S: HoldStore> Drop for EndOfTask<'_, S> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.ended = true;
+        let forgotten = (mem::take(&mut state.schedule), mem::take(&mut state.abandoned));
+        drop(state);
+        // Dropped outside the lock: a session may do anything when it goes.
+        drop(forgotten);
+        self.0.quiet.notify_waiters();
+        self.0.closed.notify_waiters();
+    }
+}

@@ -1,0 +1,201 @@
+//! A session at the servers, the entries in it, and the task that hears of entries that are gone.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{self, Instant},
+};
+
+use crate::{
+    LossReason, Result,
+    backend::{BootInstant, LeaseTiming, QueueStore, Validity},
+    background::Lease,
+};
+
+/// A hold that ends within this time is not watched: that would cost as much as the lock itself.
+const SHORT_HOLD: Duration = Duration::from_millis(100);
+
+/// A session that is kept alive, with all that rests on it. Dropped with the last of its users, it is closed.
+pub(crate) struct Session<Q: QueueStore> {
+    store: Arc<Q>,
+    inner: Option<Q::Session>,
+    runtime: Handle,
+    request_timeout: Duration,
+    unwatched: Arc<Unwatched<Q>>,
+}
+
+/// The entry of one claim, from before it is asked for until it is known to be gone.
+pub(crate) struct Entry<Q: QueueStore> {
+    pub(crate) session: Arc<Lease<Session<Q>>>,
+    pub(crate) validity: Arc<Validity>,
+    made: OnceLock<Q::Entry>,
+    left: Notify,
+}
+
+impl<Q: QueueStore> Session<Q> {
+    /// Opens a session, whose entries are watched by a task in `runtime`.
+    pub(crate) async fn open(
+        store: Arc<Q>,
+        timing: LeaseTiming,
+        runtime: Handle,
+    ) -> Result<Arc<Lease<Self>>> {
+        let sent = BootInstant::now();
+        let (inner, ttl) = store.open().await?;
+        let unwatched = Arc::<Unwatched<Q>>::default();
+        let session = Self {
+            store,
+            inner: Some(inner),
+            runtime: runtime.clone(),
+            request_timeout: timing.request_timeout(),
+            unwatched: Arc::clone(&unwatched),
+        };
+        timing.check_granted(ttl)?;
+        let validity = Arc::new(Validity::until(timing.deadline(sent, ttl)));
+        runtime.spawn(watch_entries(unwatched, Arc::clone(&validity)));
+        Ok(Lease::new(session, ttl, validity))
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    pub(crate) fn inner(&self) -> &Q::Session {
+        self.inner.as_ref().expect("only the drop takes it")
+    }
+}
+
+impl<Q: QueueStore> Drop for Session<Q> {
+    fn drop(&mut self) {
+        self.unwatched.end();
+        let (store, limit) = (Arc::clone(&self.store), self.request_timeout);
+        let inner = self.inner.take().expect("only the drop takes it");
+        self.runtime.spawn(async move { time::timeout(limit, store.close(&inner)).await });
+    }
+}
+
+impl<Q: QueueStore> fmt::Debug for Session<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl<Q: QueueStore> Entry<Q> {
+    pub(crate) fn new(session: Arc<Lease<Session<Q>>>) -> Arc<Self> {
+        let validity = Arc::new(Validity::within(Arc::clone(session.validity())));
+        Arc::new(Self { session, validity, made: OnceLock::new(), left: Notify::new() })
+    }
+
+    pub(crate) fn store(&self) -> &Q {
+        &self.session.subject().store
+    }
+
+    pub(crate) fn made(&self) -> Option<&Q::Entry> {
+        self.made.get()
+    }
+
+    /// Writes down that the entry was made, and has it watched: `at_once`, or after a while if it is there then.
+    pub(crate) fn set_made(self: &Arc<Self>, made: Q::Entry, at_once: bool) -> &Q::Entry {
+        let made = self.made.get_or_init(|| made);
+        self.session.subject().unwatched.push(self, at_once);
+        made
+    }
+
+    /// Ends the watch of an entry that was left.
+    pub(crate) fn set_left(&self) {
+        self.left.notify_one();
+    }
+
+    async fn watch(self: Arc<Self>) {
+        let Some(made) = self.made.get() else { return };
+        tokio::select! {
+            () = self.store().gone(self.session.subject().inner(), made) => self.validity.end(LossReason::NotOwner),
+            () = self.left.notified() => {}
+        }
+    }
+}
+
+/// Entries that shall be watched if they are still there in a while, the first due first; none once the session goes.
+struct Unwatched<Q: QueueStore> {
+    entries: Mutex<Option<Waiting<Q>>>,
+    changed: Notify,
+}
+
+/// When each is due. None of them is kept from here.
+type Waiting<Q> = VecDeque<(Instant, Weak<Entry<Q>>)>;
+
+impl<Q: QueueStore> Default for Unwatched<Q> {
+    fn default() -> Self {
+        Self { entries: Mutex::new(Some(VecDeque::new())), changed: Notify::new() }
+    }
+}
+
+impl<Q: QueueStore> Unwatched<Q> {
+    fn entries(&self) -> MutexGuard<'_, Option<Waiting<Q>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, entry: &Arc<Entry<Q>>, at_once: bool) {
+        let mut entries = self.entries();
+        let Some(entries) = entries.as_mut() else { return };
+        if entries.is_empty() || at_once {
+            self.changed.notify_one();
+        }
+        if at_once {
+            entries.push_front((Instant::now(), Arc::downgrade(entry)));
+        } else {
+            entries.push_back((Instant::now() + SHORT_HOLD, Arc::downgrade(entry)));
+        }
+    }
+
+    /// The session goes.
+    fn end(&self) {
+        *self.entries() = None;
+        self.changed.notify_one();
+    }
+
+    /// Waits until entries are due, and takes them; none once the session goes.
+    async fn next(&self) -> Option<Vec<Arc<Entry<Q>>>> {
+        loop {
+            let now = Instant::now();
+            let next = {
+                let mut entries = self.entries();
+                let entries = entries.as_mut()?;
+                // Those that are due soon come along, so that the task is not woken for them one by one.
+                let due = entries.iter().take_while(|(due, _)| *due <= now + SHORT_HOLD / 2).count();
+                if due > 0 {
+                    return Some(entries.drain(..due).filter_map(|(_, entry)| entry.upgrade()).collect());
+                }
+                entries.front().map(|(due, _)| *due)
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = time::sleep_until(next.unwrap_or(now)), if next.is_some() => {}
+            }
+        }
+    }
+}
+
+/// Ends the validity of entries that are gone, until the session is over or goes.
+async fn watch_entries<Q: QueueStore>(unwatched: Arc<Unwatched<Q>>, validity: Arc<Validity>) {
+    let mut over = pin!(validity.ended());
+    let mut watched = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            () = &mut over => return,
+            due = unwatched.next() => match due {
+                Some(due) => watched.extend(due.into_iter().map(Entry::watch)),
+                None => return,
+            },
+            Some(()) = watched.next() => {}
+        }
+    }
+}
