@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{Result, backend::ReleaseListener};
-use lock_setnx::parts::{ChannelBell, Notices};
+use lock_redis::{ChannelListener, Notices};
 use tokio::time;
 
 use crate::crowd::Crowd;
@@ -14,13 +14,13 @@ use crate::crowd::Crowd;
 const OTHERS: Duration = Duration::from_millis(5);
 
 pub(crate) struct MajorityBell<'a> {
-    bells: Vec<ChannelBell<'a>>,
+    bells: Vec<ChannelListener<'a>>,
     crowd: &'a Crowd,
 }
 
 impl<'a> MajorityBell<'a> {
     pub(crate) fn new(notices: &'a [Notices], channel: &str, crowd: &'a Crowd) -> Self {
-        Self { bells: notices.iter().map(|notices| notices.bell(channel.to_owned())).collect(), crowd }
+        Self { bells: notices.iter().map(|notices| notices.listener(channel.to_owned())).collect(), crowd }
     }
 
     fn majority(&self) -> usize {

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join;
 use lock_core::{Error, ErrorKind, Result, backend::BoxFuture};
-use lock_setnx::parts::{Connection, Greeting, Source, fields, of_connecting};
+use lock_redis::{Connection, Handshake, Script, fields, of_connecting};
 use parking_lot::Mutex;
 
 use crate::{
@@ -49,8 +49,8 @@ pub(crate) struct Introduction {
     pub(crate) ttl: Duration,
 }
 
-impl Greeting for Introduction {
-    fn greet<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
+impl Handshake for Introduction {
+    fn run<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let run = fields(told, "run_id").next();
             if let Some(run) = run {
@@ -64,7 +64,7 @@ impl Greeting for Introduction {
                     "a server keeps no log of its writes: each restart costs it its vote for a while"
                 );
             }
-            let scripts: [&LazyLock<Source>; 3] = [&ACQUIRE, &LOOK, &TEACH];
+            let scripts: [&LazyLock<Script>; 3] = [&ACQUIRE, &LOOK, &TEACH];
             let arguments = self.names.look(self.ttl, run.unwrap_or_default(), logs);
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let settled = async {

@@ -15,7 +15,7 @@ pub use lock_core::{
     self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
     Result,
 };
-pub use lock_setnx::Target;
+pub use lock_redis::Target;
 pub use redis;
 
 pub use crate::store::Redlock;

@@ -12,10 +12,7 @@ use lock_core::{
     Error, ErrorKind, Result,
     backend::{BootInstant, BoxFuture},
 };
-use lock_setnx::{
-    Target,
-    parts::{Answer, Node, Source},
-};
+use lock_redis::{Answer, Node, Script, Target};
 use redis::FromRedisValue;
 use tokio::{runtime::Handle, time};
 
@@ -38,7 +35,7 @@ pub(crate) struct Member {
 
 /// A script with what it is given, for all servers.
 pub(crate) struct Request {
-    pub(crate) script: &'static LazyLock<Source>,
+    pub(crate) script: &'static LazyLock<Script>,
     pub(crate) keys: Vec<String>,
     pub(crate) arguments: Vec<String>,
 }
@@ -55,7 +52,7 @@ impl Member {
         introduction: Introduction,
     ) -> Self {
         Self {
-            node: Node::new(target, limit, ttl).greeting(introduction),
+            node: Node::new(target, limit, ttl).with_handshake(introduction),
             patience: limit - limit / 8,
             silent_until: AtomicU64::new(0),
             claimed_at: AtomicU64::new(0),

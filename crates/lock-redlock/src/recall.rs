@@ -22,16 +22,16 @@ use std::{
 
 use futures_util::future::join_all;
 use lock_core::{Error, ErrorKind, Result, backend::BootInstant};
-use lock_setnx::parts::Source;
+use lock_redis::Script;
 use parking_lot::Mutex;
 use rand::RngExt;
 use tokio::time;
 
 use crate::{member::Request, servers::Servers};
 
-pub(crate) static LOOK: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("../scripts/look.lua")));
-pub(crate) static TEACH: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("../scripts/teach.lua")));
+pub(crate) static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/look.lua")));
+pub(crate) static TEACH: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/teach.lua")));
 
 /// Whether it remembers, the newest token, the longest TTL in ms, and the mark of one that forgot.
 pub(crate) type Look = (bool, u64, u64, String);
@@ -193,7 +193,7 @@ impl Servers {
         taught.is_ok_and(|answer| answer.value)
     }
 
-    fn request(&self, script: &'static LazyLock<Source>, arguments: Vec<String>) -> Arc<Request> {
+    fn request(&self, script: &'static LazyLock<Script>, arguments: Vec<String>) -> Arc<Request> {
         let keys = self.names.keys().map(str::to_owned).to_vec();
         Arc::new(Request { script, keys, arguments })
     }

@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{Error, ErrorKind, Options, Result, backend::BoxFuture};
-use lock_setnx::{
-    Target,
-    parts::{Answer, Prefix},
-};
+use lock_redis::{Answer, Prefix, Target};
 use tokio::{runtime::Handle, time};
 
 use crate::{

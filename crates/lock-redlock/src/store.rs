@@ -19,10 +19,7 @@ use lock_core::{
         WaitingStore,
     },
 };
-use lock_setnx::{
-    Target,
-    parts::{Answer, INSPECT, Names, Notices, Prefix, RELEASE, RENEW, Source, Turns},
-};
+use lock_redis::{Answer, INSPECT, Names, Notices, Prefix, RELEASE, RENEW, Script, Target, Turns};
 use parking_lot::Mutex;
 use redis::{FromRedisValue, Value};
 use tokio::{task::JoinHandle, time};
@@ -35,8 +32,8 @@ use crate::{
     votes::{Decision, Tally, Vote},
 };
 
-pub(crate) static ACQUIRE: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("../scripts/acquire.lua")));
+pub(crate) static ACQUIRE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/acquire.lua")));
 
 /// What a server says of a claim: a word, a number and a name; see `acquire.lua`.
 type Ballot = (String, i64, String);

@@ -1,16 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-mod connection;
-mod failure;
-mod names;
-mod node;
-mod notices;
 mod store;
-mod target;
-mod turns;
-
-#[doc(hidden)]
-pub mod parts;
 
 use std::{fmt, ops::Deref, time::Duration};
 
@@ -18,9 +8,9 @@ pub use lock_core::{
     self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
     Result,
 };
-pub use redis;
+pub use lock_redis::{Target, redis};
 
-pub use crate::{store::Setnx, target::Target};
+pub use crate::store::Setnx;
 
 use lock_core::backend::Leased;
 

@@ -1,21 +1,22 @@
 //! The requests of the lock, one script each.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use lock_core::{
     Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Result, Scope, TokenOrder, Waiting,
     backend::{AcquireReply, Acquirer, Claim, Effect, LeaseStore, Released, Renewal, WaitingStore},
 };
 
-use crate::{
-    Holder, Options,
-    connection::{ACQUIRE, INSPECT, RELEASE, RENEW},
-    names::{Names, Prefix},
-    node::{Answer, Node},
-    notices::Notices,
-    target::Target,
-    turns::Turns,
+use lock_redis::{
+    Answer, INSPECT, Names, Node, Notices, Prefix, RELEASE, RENEW, Script, Target, Turns, redis,
 };
+
+use crate::{Holder, Options};
+
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/acquire.lua")));
 
 /// Locks as keys of one Redis. Users see the [`SetnxLocker`](crate::SetnxLocker) around it.
 pub struct Setnx {
@@ -31,7 +32,7 @@ impl Setnx {
         let prefix = Prefix::new(options.prefix())?;
         let target = Arc::new(target);
         let limit = timing.request_timeout();
-        let node = Node::new(Arc::clone(&target), limit, timing.ttl());
+        let node = Node::new(Arc::clone(&target), limit, timing.ttl()).with_script(&ACQUIRE);
         let connecting = tokio::time::timeout(limit, node.connect()).await;
         connecting.unwrap_or_else(|_| {
             let protocol = target.protocol();
@@ -127,7 +128,7 @@ impl LeaseStore for Setnx {
 impl WaitingStore for Setnx {
     async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
         let _turn = self.turns.wait(acquirer.key()).await;
-        let mut bell = self.notices.bell(self.names(acquirer.key()).lock);
+        let mut bell = self.notices.listener(self.names(acquirer.key()).lock);
         acquirer.wait(&mut bell).await
     }
 }

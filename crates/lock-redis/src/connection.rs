@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::LazyLock};
 
-use redis::{Cmd, FromRedisValue, RedisResult, Script, ServerErrorKind, Value, aio::MultiplexedConnection};
+use redis::{Cmd, FromRedisValue, RedisResult, ServerErrorKind, Value, aio::MultiplexedConnection};
 
 /// A connection that many tasks share. Requests are executed in the order in which they were sent.
 #[derive(Clone)]
@@ -14,30 +14,24 @@ pub enum Connection {
     Cluster(redis::cluster_async::ClusterConnection),
 }
 
-/// A script and its digest.
-pub struct Source {
+/// A script, which is known by its digest to a server that has seen it.
+pub struct Script {
     text: &'static str,
-    script: Script,
+    digest: redis::Script,
 }
 
-macro_rules! script {
-    ($visibility:vis $name:ident, $file:literal, $about:literal) => {
-        #[doc = $about]
-        $visibility static $name: LazyLock<Source> =
-            LazyLock::new(|| Source::new(include_str!(concat!("../scripts/", $file))));
-    };
-}
+/// Sets a lease back to its full TTL.
+pub static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/renew.lua")));
+/// Frees a key, and tells those who wait.
+pub static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/release.lua")));
+/// Tells who holds a key.
+pub static INSPECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/inspect.lua")));
 
-script!(pub(crate) ACQUIRE, "acquire.lua", "Holds a key if nobody does.");
-script!(pub RENEW, "renew.lua", "Sets a lease back to its full TTL.");
-script!(pub RELEASE, "release.lua", "Frees a key, and tells those who wait.");
-script!(pub INSPECT, "inspect.lua", "Tells who holds a key.");
-
-impl Source {
-    /// The script with this text.
+impl Script {
+    /// Makes a script of its text.
     #[must_use]
     pub fn new(text: &'static str) -> Self {
-        Self { text, script: Script::new(text) }
+        Self { text, digest: redis::Script::new(text) }
     }
 }
 
@@ -61,18 +55,18 @@ impl Connection {
     /// The script may be executed or not.
     pub async fn run<T: FromRedisValue>(
         &self,
-        source: &Source,
+        script: &Script,
         keys: &[&str],
         arguments: &[&str],
     ) -> RedisResult<T> {
-        let command = |name: &str, script: &str| {
+        let command = |name: &str, named: &str| {
             let mut command = redis::cmd(name);
-            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+            command.arg(named).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
-        match self.query(&command("EVALSHA", source.script.get_hash())).await {
+        match self.query(&command("EVALSHA", script.digest.get_hash())).await {
             Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.query(&command("EVAL", source.text)).await
+                self.query(&command("EVAL", script.text)).await
             }
             result => result,
         }
@@ -89,9 +83,9 @@ impl Connection {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn load(&self, scripts: &[&Source]) -> RedisResult<()> {
-        let load = |source: &&Source| {
-            let text = source.text;
+    pub async fn load(&self, scripts: &[&Script]) -> RedisResult<()> {
+        let load = |script: &&Script| {
+            let text = script.text;
             async move { self.query::<Value>(redis::cmd("SCRIPT").arg("LOAD").arg(text)).await }
         };
         let loaded = futures_util::future::join_all(scripts.iter().map(load)).await;
@@ -134,8 +128,8 @@ impl fmt::Debug for Connection {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Source").field(&self.script.get_hash()).finish()
+        f.debug_tuple("Script").field(&self.digest.get_hash()).finish()
     }
 }

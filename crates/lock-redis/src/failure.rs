@@ -10,7 +10,7 @@ pub(crate) fn of_address(error: &RedisError) -> Error {
     // The library's own text is left out: an address may contain a password.
     let message = match error.kind() {
         Redis::InvalidClientConfig if error.to_string().contains("feature") => {
-            "this address needs TLS; build lock-setnx with its feature `tls`"
+            "this address needs TLS; build the lock's crate with its feature `tls`"
         }
         _ => {
             "not an address of Redis; write redis://[user:password@]host[:port][/database], or rediss:// for TLS"

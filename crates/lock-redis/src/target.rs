@@ -88,8 +88,7 @@ impl Target {
         self.accepts_eviction
     }
 
-    /// Whether it is always the same server.
-    #[doc(hidden)]
+    /// Returns whether it is always the same server.
     #[must_use]
     pub fn is_one_server(&self) -> bool {
         match &self.kind {
@@ -99,8 +98,7 @@ impl Target {
         }
     }
 
-    /// The servers' addresses, without user and password.
-    #[doc(hidden)]
+    /// Returns the servers' addresses, without user and password.
     #[must_use]
     pub fn server(&self) -> String {
         let address = |client: &Client| client.get_connection_info().addr().to_string();
@@ -115,8 +113,9 @@ impl Target {
         }
     }
 
-    /// What a server must speak to be understood.
-    pub(crate) fn protocol(&self) -> &'static str {
+    /// Returns what a server must speak to be understood, in words.
+    #[must_use]
+    pub fn protocol(&self) -> &'static str {
         let client = match &self.kind {
             Kind::Single(client) => Some(client),
             #[cfg(feature = "sentinel")]

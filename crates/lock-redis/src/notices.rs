@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{failure, target::Target};
 
-/// Hands out bells. The connection is opened for the first waiter and closed with the locker.
+/// Hands out listeners. The connection is opened for the first waiter and closed with the locker.
 pub struct Notices {
     target: Arc<Target>,
     request_timeout: Duration,
@@ -37,7 +37,7 @@ enum Request {
 }
 
 /// Rings when the lock of one channel is released. There is one at a time for each channel.
-pub struct ChannelBell<'a> {
+pub struct ChannelListener<'a> {
     notices: &'a Notices,
     channel: String,
     subscription: Option<Subscription>,
@@ -59,13 +59,13 @@ impl Notices {
         Self { target, request_timeout, listener: Mutex::default() }
     }
 
-    /// A bell that does not listen yet.
+    /// A listener that does not listen yet.
     #[must_use]
-    pub fn bell(&self, channel: String) -> ChannelBell<'_> {
-        ChannelBell { notices: self, channel, subscription: None }
+    pub fn listener(&self, channel: String) -> ChannelListener<'_> {
+        ChannelListener { notices: self, channel, subscription: None }
     }
 
-    async fn listener(&self) -> Result<Listener> {
+    async fn connected(&self) -> Result<Listener> {
         let mut listener = self.listener.lock().await;
         if let Some(alive) = listener.as_ref().filter(|listener| !listener.is_closed()) {
             return Ok(alive.clone());
@@ -92,7 +92,7 @@ impl Notices {
     }
 }
 
-impl ReleaseListener for ChannelBell<'_> {
+impl ReleaseListener for ChannelListener<'_> {
     async fn listen(&mut self) -> Result<()> {
         if let Some(subscription) = self.subscription.as_mut().filter(|old| !old.listener.is_closed()) {
             if !subscription.proven {
@@ -103,7 +103,7 @@ impl ReleaseListener for ChannelBell<'_> {
         }
         // One that broke would seem to ring for ever.
         self.subscription = None;
-        let listener = self.notices.listener().await?;
+        let listener = self.notices.connected().await?;
         // Made before the request is sent, so that a waiter who gives up meanwhile still unsubscribes.
         let (channel, rope) = (self.channel.clone(), Arc::new(Notify::new()));
         let subscription =
@@ -143,13 +143,13 @@ impl fmt::Debug for Notices {
     }
 }
 
-impl fmt::Debug for ChannelBell<'_> {
+impl fmt::Debug for ChannelListener<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChannelBell").field("channel", &self.channel).finish_non_exhaustive()
+        f.debug_struct("ChannelListener").field("channel", &self.channel).finish_non_exhaustive()
     }
 }
 
-/// The task behind the bells. It ends when the locker and all waiters are gone, or the connection breaks; whoever
+/// The task behind the listeners. It ends when the locker and all waiters are gone, or the connection breaks; whoever
 /// waits is woken by that.
 async fn listen(connection: PubSub, mut requests: mpsc::UnboundedReceiver<Request>, patience: Duration) {
     let (mut sink, mut messages) = connection.split();

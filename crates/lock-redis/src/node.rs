@@ -1,6 +1,11 @@
 //! A Redis that is always reconnected to, and never sent an undo out of order.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use lock_core::{
     Error, ErrorKind, Result,
@@ -10,7 +15,7 @@ use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisError, RedisResult};
 
 use crate::{
-    connection::{ACQUIRE, Connection, INSPECT, RELEASE, RENEW, Source},
+    connection::{Connection, INSPECT, RELEASE, RENEW, Script},
     failure,
     target::Target,
 };
@@ -22,15 +27,16 @@ pub struct Node {
     request_timeout: Duration,
     /// How long a connection that was given up may still carry an acquire.
     ttl: Duration,
-    greeting: Option<Box<dyn Greeting>>,
+    scripts: Vec<&'static LazyLock<Script>>,
+    handshake: Option<Box<dyn Handshake>>,
     connections: Mutex<Connections>,
     dialing: tokio::sync::Mutex<()>,
 }
 
 /// What happens over each new connection before anything else does. If it fails, the connection is not used.
-pub trait Greeting: Send + Sync {
+pub trait Handshake: Send + Sync {
     /// `told` is what the server said of itself, if it may.
-    fn greet<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>>;
+    fn run<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>>;
 }
 
 #[derive(Default)]
@@ -58,14 +64,30 @@ impl Node {
     #[must_use]
     pub fn new(target: Arc<Target>, request_timeout: Duration, ttl: Duration) -> Self {
         let server = target.server();
-        let (greeting, connections, dialing) = Default::default();
-        Self { target, server, request_timeout, ttl, greeting, connections, dialing }
+        let (handshake, connections, dialing) = Default::default();
+        Self {
+            target,
+            server,
+            request_timeout,
+            ttl,
+            scripts: vec![&RENEW, &RELEASE, &INSPECT],
+            handshake,
+            connections,
+            dialing,
+        }
     }
 
-    /// The same node, which greets the server over each new connection.
+    /// Leaves this script with the server too, over each new connection.
     #[must_use]
-    pub fn greeting(self, greeting: impl Greeting + 'static) -> Self {
-        Self { greeting: Some(Box::new(greeting)), ..self }
+    pub fn with_script(mut self, script: &'static LazyLock<Script>) -> Self {
+        self.scripts.push(script);
+        self
+    }
+
+    /// Has the handshake done over each new connection.
+    #[must_use]
+    pub fn with_handshake(self, handshake: impl Handshake + 'static) -> Self {
+        Self { handshake: Some(Box::new(handshake)), ..self }
     }
 
     /// The server's address, without user and password.
@@ -113,7 +135,7 @@ impl Node {
     async fn dial(&self) -> Result<Connection> {
         let failed = |error| failure::of_connecting(error, &self.server);
         let connection = self.target.connect().await.map_err(failed)?;
-        let scripts = [&*ACQUIRE, &*RENEW, &*RELEASE, &*INSPECT];
+        let scripts: Vec<&Script> = self.scripts.iter().map(|script| &***script).collect();
         // Sent together, since each round trip counts where leases are short and servers far.
         let (told, loaded) = tokio::join!(connection.info(), connection.load(&scripts));
         loaded.map_err(failed)?;
@@ -123,9 +145,9 @@ impl Node {
         };
         check(told.as_deref(), self.target.accepts_eviction())
             .map_err(|error| error.with_server(&self.server).without_effect())?;
-        if let Some(greeting) = &self.greeting {
-            greeting
-                .greet(&connection, told.as_deref())
+        if let Some(handshake) = &self.handshake {
+            handshake
+                .run(&connection, told.as_deref())
                 .await
                 .map_err(|error| error.with_server(&self.server))?;
         }
@@ -144,7 +166,7 @@ impl Node {
     /// The script may be executed or not; [`run_everywhere`](Self::run_everywhere) comes after it.
     pub async fn run<T: FromRedisValue>(
         &self,
-        script: &Source,
+        script: &Script,
         keys: &[&str],
         arguments: &[&str],
     ) -> Result<Answer<T>> {
@@ -185,7 +207,7 @@ impl Node {
     pub async fn run_everywhere<T: FromRedisValue>(
         &self,
         since: BootInstant,
-        script: &Source,
+        script: &Script,
         keys: &[&str],
         arguments: &[&str],
     ) -> Result<Answer<T>> {

@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+
+mod connection;
+mod failure;
+mod names;
+mod target;
+mod turns;
+
+mod node;
+mod notices;
+
+pub use redis;
+
+pub use crate::{
+    connection::{Connection, INSPECT, RELEASE, RENEW, Script},
+    failure::of_connecting,
+    names::{Names, Prefix},
+    node::{Answer, Handshake, Node, fields},
+    notices::{ChannelListener, Notices},
+    target::Target,
+    turns::{Turn, Turns},
+};
