@@ -1,10 +1,13 @@
 //! What a backend of sessions and queues must supply.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{self, Future},
+    time::Duration,
+};
 
 use crate::{
     FencingToken, Result,
-    backend::{Claim, Effect, Released, Renewal},
+    backend::{BoxFuture, Claim, Effect, Released, Renewal},
 };
 
 /// Servers on which a session carries many locks, and each lock is a queue whose first entry holds it: etcd, ZooKeeper.
@@ -29,10 +32,11 @@ pub trait QueueStore: Send + Sync + 'static {
     /// Ends a session that nobody needs any more. If that fails, the servers end it after its TTL.
     fn close(&self, session: &Self::Session) -> impl Future<Output = ()> + Send;
 
-    /// Returns whether `session` has space for one claim more.
-    fn has_space(&self, session: &Self::Session, claim: &Claim) -> bool {
-        let _ = (session, claim);
-        true
+    /// Returns a future that resolves when `session` is known to be over before its TTL has passed; never if the servers
+    /// do not tell. It must not keep the session.
+    fn over(&self, session: &Self::Session) -> BoxFuture<'static, ()> {
+        let _ = session;
+        Box::pin(future::pending())
     }
 
     /// Puts an entry for `claim` at the end of the queue of its key. A claim that does not wait becomes the first or

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -23,23 +23,24 @@ use crate::{
 
 /// Makes a [`Backend`] of a [`QueueStore`].
 ///
-/// All locks of a locker rest on one session, or on a few if the store says that one is full. One background task
-/// renews them and undoes what was abandoned; it runs in the runtime in which this value was made, and ends with the last
-/// locker and guard. A session that is lost is kept alive no longer, and is closed when nothing of it is held any more.
+/// All locks of a locker rest on one session. One background task renews it and undoes what was abandoned; it runs in
+/// the runtime in which this value was made, and ends with the last locker and guard. A session that is lost is kept
+/// alive no longer, and is closed when nothing of it is held any more.
 ///
 /// A waiter that loses its entry, with its session or by somebody's hand, queues again at the end. If that fails, it
 /// tries again until one TTL has passed since it last had an entry.
 pub struct Queued<Q: QueueStore> {
     background: Arc<Background<Queues<Q>>>,
-    sessions: Arc<Sessions<Q>>,
-    opening: SharedAttempt<Arc<Lease<Session<Q>>>>,
+    session: Arc<PresentSession<Q>>,
+    opening: SharedAttempt<Weak<Lease<Session<Q>>>>,
     runtime: Handle,
 }
 
 /// How many sessions may turn out to be over before an attempt fails.
 const MOST_SESSIONS: usize = 3;
 
-type Sessions<Q> = Mutex<Vec<Arc<Lease<Session<Q>>>>>;
+/// The session in which entries are made now. It is kept by what renews it, and by the entries in it.
+type PresentSession<Q> = Mutex<Weak<Lease<Session<Q>>>>;
 
 /// The claims that may have an entry.
 struct Queues<Q: QueueStore> {
@@ -70,7 +71,7 @@ impl<Q: QueueStore> Queued<Q> {
         let queues = Queues { store: Arc::new(store), entries: Mutex::default() };
         let queued = Self {
             background: Background::start(queues, timing)?,
-            sessions: Arc::default(),
+            session: Arc::default(),
             opening: SharedAttempt::new(runtime.clone()),
             runtime,
         };
@@ -84,16 +85,10 @@ impl<Q: QueueStore> Queued<Q> {
         &self.background.store().store
     }
 
-    /// Finds a session that has space for `claim`, or opens one.
-    async fn session(&self, claim: &Claim) -> Result<Arc<Lease<Session<Q>>>> {
-        let found = {
-            let mut sessions = locked(&self.sessions);
-            sessions.retain(|session| session.validity().is_valid());
-            let has_space =
-                |session: &&Arc<Lease<Session<Q>>>| self.store().has_space(session.subject().inner(), claim);
-            sessions.iter().find(has_space).cloned()
-        };
-        match found {
+    /// Finds a session that is certain, or opens one.
+    async fn session(&self) -> Result<Arc<Lease<Session<Q>>>> {
+        let present = locked(&self.session).upgrade();
+        match present.filter(|session| session.validity().is_valid()) {
             Some(session) => Ok(session),
             None => self.open().await,
         }
@@ -101,17 +96,21 @@ impl<Q: QueueStore> Queued<Q> {
 
     async fn open(&self) -> Result<Arc<Lease<Session<Q>>>> {
         let opened = self.opening.run(|| {
-            let (background, sessions) = (Arc::clone(&self.background), Arc::clone(&self.sessions));
+            let (background, present) = (Arc::clone(&self.background), Arc::clone(&self.session));
             let runtime = self.runtime.clone();
             async move {
                 let store = Arc::clone(&background.store().store);
                 let session = Session::open(store, *background.timing(), runtime).await?;
                 background.renew_from_now_on(&session);
-                locked(&sessions).push(Arc::clone(&session));
-                Ok(session)
+                *locked(&present) = Arc::downgrade(&session);
+                Ok(Arc::downgrade(&session))
             }
         });
-        opened.await.map_err(Error::without_effect)
+        let session = opened.await.map_err(Error::without_effect)?.upgrade();
+        session.ok_or_else(|| {
+            let message = "the session was over as soon as it was opened; is the machine overloaded?";
+            Error::new(ErrorKind::Unavailable, message).without_effect()
+        })
     }
 
     /// Takes an entry for `claim`; `None` if it does not wait and the key is busy.
@@ -120,7 +119,7 @@ impl<Q: QueueStore> Queued<Q> {
         let mut sessions_over = 0;
         loop {
             let claim = pending.claim();
-            let session = match self.session(claim).await {
+            let session = match self.session().await {
                 Ok(session) => session,
                 Err(error) => {
                     // Nothing was sent for the claim yet, or the session of what was sent is over.

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     LossReason, Result,
-    backend::{BootInstant, LeaseTiming, QueueStore, Validity},
+    backend::{BootInstant, BoxFuture, LeaseTiming, QueueStore, Validity},
     background::Lease,
 };
 
@@ -50,7 +50,7 @@ impl<Q: QueueStore> Session<Q> {
     ) -> Result<Arc<Lease<Self>>> {
         let sent = BootInstant::now();
         let (inner, ttl) = store.open().await?;
-        let unwatched = Arc::<Unwatched<Q>>::default();
+        let (unwatched, over) = (Arc::<Unwatched<Q>>::default(), store.over(&inner));
         let session = Self {
             store,
             inner: Some(inner),
@@ -60,7 +60,7 @@ impl<Q: QueueStore> Session<Q> {
         };
         timing.check_granted(ttl)?;
         let validity = Arc::new(Validity::until(timing.deadline(sent, ttl)));
-        runtime.spawn(watch_entries(unwatched, Arc::clone(&validity)));
+        runtime.spawn(watch_entries(unwatched, Arc::clone(&validity), over));
         Ok(Lease::new(session, ttl, validity))
     }
 
@@ -185,12 +185,20 @@ impl<Q: QueueStore> Unwatched<Q> {
 }
 
 /// Ends the validity of entries that are gone, until the session is over or goes.
-async fn watch_entries<Q: QueueStore>(unwatched: Arc<Unwatched<Q>>, validity: Arc<Validity>) {
-    let mut over = pin!(validity.ended());
+async fn watch_entries<Q: QueueStore>(
+    unwatched: Arc<Unwatched<Q>>,
+    validity: Arc<Validity>,
+    mut over: BoxFuture<'static, ()>,
+) {
+    let mut ended = pin!(validity.ended());
     let mut watched = FuturesUnordered::new();
     loop {
         tokio::select! {
-            () = &mut over => return,
+            () = &mut ended => return,
+            () = &mut over => {
+                validity.end(LossReason::SessionEnded);
+                return;
+            }
             due = unwatched.next() => match due {
                 Some(due) => watched.extend(due.into_iter().map(Entry::watch)),
                 None => return,
