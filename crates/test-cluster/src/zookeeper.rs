@@ -118,6 +118,18 @@ impl ZooKeeper {
         self.wait_until_it_serves()
     }
 
+    /// Starts the server again on its port and data, with a line added to its configuration file, which stays there.
+    ///
+    /// # Errors
+    ///
+    /// The server does not start; the error shows its log.
+    pub fn restart_with(&self, name: &str, value: &str) -> Result<()> {
+        let mut settings = self.settings.clone();
+        settings.extra.push((name.to_owned(), value.to_owned()));
+        settings.write(self.server.directory())?;
+        self.restart()
+    }
+
     /// Starts the server again on its port, having forgotten everything. Kills it first if it runs.
     ///
     /// # Errors
