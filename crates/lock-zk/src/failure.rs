@@ -1,5 +1,7 @@
 //! What an error of the client library means for a lock, in one place.
 
+use std::time::Duration;
+
 use lock_core::{Error, ErrorKind};
 use zookeeper_client::Error as Zk;
 
@@ -9,23 +11,31 @@ pub(crate) fn user_in_address() -> Error {
     Error::new(ErrorKind::InvalidInput, message).without_effect()
 }
 
+/// What is not the address of an ensemble.
+pub(crate) fn bad_address(reason: &str) -> Error {
+    let message =
+        format!("not the address of an ensemble ({reason}); write host[:port][,host[:port]…][/chroot]");
+    Error::new(ErrorKind::InvalidInput, message).without_effect()
+}
+
 /// An error while opening a session: no lock can be affected.
-pub(crate) fn of_connecting(error: Zk, servers: &str) -> Error {
-    let error = match error {
-        Zk::BadArguments(reason) => {
-            let message = format!(
-                "not the address of an ensemble ({reason}); write host[:port][,host[:port]…][/chroot]"
-            );
-            Error::new(ErrorKind::InvalidInput, message)
-        }
+pub(crate) fn of_connecting(error: Zk) -> Error {
+    match error {
+        Zk::BadArguments(reason) => bad_address(reason),
         Zk::NoHosts => {
-            let message = "no server accepted a session; is one up, is the port right, and does it speak ZooKeeper, with TLS or \
-                           without?";
-            Error::new(ErrorKind::Unavailable, message)
+            let message = "no server gave a session; is one up and in touch with a majority, is the port right, does it \
+                           speak ZooKeeper, with TLS or without, and does it allow so many connections of one client \
+                           (maxClientCnxns)?";
+            Error::new(ErrorKind::Unavailable, message).without_effect()
         }
-        error => classified(error),
-    };
-    error.with_server(servers).without_effect()
+        error => classified(error).without_effect(),
+    }
+}
+
+/// What those hear who wait for a session from servers that are silent.
+pub(crate) fn silence(limit: Duration) -> Error {
+    let message = format!("no session within {limit:?}; is a server reachable, and does it speak ZooKeeper?");
+    Error::new(ErrorKind::Unavailable, message).without_effect()
 }
 
 /// An error of a request.
@@ -37,11 +47,6 @@ pub(crate) fn of_request(error: Zk, servers: &str) -> Error {
 pub(crate) fn session_over(servers: &str) -> Error {
     Error::new(ErrorKind::Unavailable, "the session is over; the next acquire opens another")
         .with_server(servers)
-}
-
-/// Whether the session will never answer again, so that its nodes are gone or about to be.
-pub(crate) fn is_of_session(error: &Zk) -> bool {
-    matches!(error, Zk::SessionExpired | Zk::AuthFailed | Zk::ClientClosed | Zk::NoHosts)
 }
 
 fn classified(error: Zk) -> Error {
@@ -114,16 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn connecting_never_has_an_effect_and_says_where_it_failed() {
+    fn connecting_never_has_an_effect() {
         for (error, kind) in [
             (Zk::NoHosts, ErrorKind::Unavailable),
             (Zk::Timeout, ErrorKind::Unavailable),
             (Zk::BadArguments(&"invalid address"), ErrorKind::InvalidInput),
             (Zk::AuthFailed, ErrorKind::Auth),
         ] {
-            let meaning = of_connecting(error, "zk1:2181");
+            let meaning = of_connecting(error);
             assert_eq!((meaning.kind(), meaning.effect() == Effect::None), (kind, true));
-            assert!(meaning.to_string().ends_with("(server zk1:2181)"), "{meaning}");
         }
     }
 }

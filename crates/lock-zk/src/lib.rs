@@ -1,12 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 mod acl;
+mod connection;
 mod ensemble;
 mod failure;
 mod names;
-mod queue;
 mod session;
-mod sessions;
 mod store;
 mod target;
 #[cfg(feature = "tls")]
@@ -21,15 +20,15 @@ pub use lock_core::{
 
 #[cfg(feature = "tls")]
 pub use crate::tls::Tls;
-pub use crate::{store::Zk, target::Target};
+pub use crate::{store::ZkStore, target::Target};
 
-use lock_core::backend::Leased;
+use lock_core::backend::Queued;
 
 /// Locks on one ZooKeeper ensemble. Cheap to clone; clones share everything, sessions too.
 ///
 /// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
 #[derive(Clone)]
-pub struct ZkLocker(Locker<Leased<Zk>>);
+pub struct ZkLocker(Locker<Queued<ZkStore>>);
 
 impl ZkLocker {
     /// Connects to `target`: the addresses of an ensemble, such as `zk1:2181,zk2:2181,zk3:2181/shop`, or a [`Target`]
@@ -65,14 +64,15 @@ impl ZkLocker {
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let timing = options.check()?;
-        let store = Zk::connect(&target.try_into()?, &options, timing).await?;
-        Ok(Self(Locker::new(Leased::new(store, &options)?)))
+        let store = ZkStore::new(target.try_into()?, &options)?;
+        let queued = Queued::connect(store, &options).await?;
+        queued.store().check_servers().await?;
+        Ok(Self(Locker::new(queued)))
     }
 }
 
 impl Deref for ZkLocker {
-    type Target = Locker<Leased<Zk>>;
+    type Target = Locker<Queued<ZkStore>>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
@@ -91,8 +91,8 @@ impl fmt::Debug for ZkLocker {
     }
 }
 
-impl fmt::Debug for Zk {
+impl fmt::Debug for ZkStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Zk").finish_non_exhaustive()
+        f.debug_struct("ZkStore").finish_non_exhaustive()
     }
 }

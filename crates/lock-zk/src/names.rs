@@ -6,18 +6,15 @@ use lock_core::{Error, ErrorKind, Key, Result, backend::OwnerId};
 #[derive(Clone, Debug)]
 pub(crate) struct Prefix(String);
 
-/// One who queues, as its node's name tells.
+/// The name of a node that stands in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
-    pub(crate) name: String,
+pub(crate) struct EntryName {
+    name: String,
     sequence: i32,
 }
 
 /// The hex digits of an owner id, with which the name of each node of ours begins.
 const ID_LEN: usize = 32;
-
-/// What a sequence number takes at most: a sign and ten digits.
-const SEQUENCE_LEN: usize = 11;
 
 impl Prefix {
     const MAX_LEN: usize = 256;
@@ -52,25 +49,25 @@ pub(crate) fn stem(queue: &str, owner: OwnerId) -> String {
     format!("{queue}/{owner}-")
 }
 
-/// How many bytes the path of a node under `queue` has at most.
-pub(crate) fn longest_path(queue: &str) -> usize {
-    queue.len() + 1 + ID_LEN + 1 + SEQUENCE_LEN
+/// Returns whether a node under a queue is of `owner`.
+pub(crate) fn is_of(node: &str, owner: OwnerId) -> bool {
+    node.starts_with(&owner.to_string())
 }
 
-impl Member {
+impl EntryName {
     /// Reads the name of a node; `None` if the node is none of ours.
     ///
     /// # Errors
     ///
     /// The node has the name of one of ours, and a number that cannot be compared.
-    pub(crate) fn parse(name: String) -> Result<Option<Self>> {
+    pub(crate) fn parse(name: &str) -> Result<Option<Self>> {
         let Some((id, rest)) = name.split_at_checked(ID_LEN) else { return Ok(None) };
         let Some(number) = rest.strip_prefix('-') else { return Ok(None) };
         if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Ok(None);
         }
         match number.parse() {
-            Ok(sequence) => Ok(Some(Self { sequence, name })),
+            Ok(sequence) => Ok(Some(Self { sequence, name: name.to_owned() })),
             Err(error) => {
                 let message =
                     format!("the server numbers the nodes of a queue in a way that is not known: {number}");
@@ -79,11 +76,11 @@ impl Member {
         }
     }
 
-    pub(crate) fn is_of(&self, owner: OwnerId) -> bool {
-        self.name.starts_with(&owner.to_string())
+    pub(crate) fn as_str(&self) -> &str {
+        &self.name
     }
 
-    /// How far before `other` it is in the queue; negative if behind it.
+    /// Returns how far before `other` it is in the queue; negative if behind it.
     ///
     /// Numbers are serial ones (RFC 1982): after 2³¹ − 1 the server goes on with −2³¹, and with 2³¹ nodes at once a queue
     /// would have no order. A queue that is deleted and made again starts at zero, but then without any older node.
@@ -96,9 +93,9 @@ impl Member {
 mod tests {
     use super::*;
 
-    fn member(sequence: i32) -> Member {
+    fn entry(sequence: i32) -> EntryName {
         let name = format!("{:032x}-{sequence:010}", 7);
-        Member::parse(name).unwrap().unwrap()
+        EntryName::parse(&name).unwrap().unwrap()
     }
 
     #[test]
@@ -113,10 +110,10 @@ mod tests {
             (-1, 0),
             (-10, -9),
         ] {
-            assert!(member(earlier).lead_over(&member(later)) > 0, "{earlier} before {later}");
-            assert!(member(later).lead_over(&member(earlier)) < 0, "{later} behind {earlier}");
+            assert!(entry(earlier).lead_over(&entry(later)) > 0, "{earlier} before {later}");
+            assert!(entry(later).lead_over(&entry(earlier)) < 0, "{later} behind {earlier}");
         }
-        assert_eq!(member(i32::MIN).lead_over(&member(i32::MIN)), 0);
+        assert_eq!(entry(i32::MIN).lead_over(&entry(i32::MIN)), 0);
     }
 
     #[test]
@@ -130,9 +127,9 @@ mod tests {
             ("-000000001", -1),
         ] {
             let name = format!("{id}-{suffix}");
-            assert_eq!(Member::parse(name.clone()).unwrap(), Some(Member { name, sequence }));
+            assert_eq!(EntryName::parse(&name).unwrap(), Some(EntryName { name, sequence }));
         }
-        let error = Member::parse(format!("{id}-0000000002147483648")).unwrap_err();
+        let error = EntryName::parse(&format!("{id}-0000000002147483648")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unexpected);
     }
 
@@ -141,7 +138,7 @@ mod tests {
         for name in
             ["", "lock-0000000001", "é", &"x".repeat(40), "0123456789abcdef0123456789abcdef_0000000001"]
         {
-            assert_eq!(Member::parse(name.to_owned()).unwrap(), None, "{name}");
+            assert_eq!(EntryName::parse(name).unwrap(), None, "{name}");
         }
     }
 

@@ -265,33 +265,3 @@ async fn empty_queues_are_removed_by_the_server() -> Result<()> {
     locks.lock("orders").await?.release().await?;
     Ok(())
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_than_one_session_can_watch_is_held_in_several_and_survives_a_reconnection() -> Result<()> {
-    const KEYS: usize = 60;
-    let zookeeper = ZooKeeper::start()?;
-    let proxy = Proxy::start(zookeeper.address())?;
-    let locks = locker(proxy.address(), LONG).await?;
-    let mut guards = Vec::new();
-    for number in 0..KEYS {
-        guards.push(locks.lock(&format!("{number}{}", "x".repeat(3000))).await?);
-    }
-    let sessions = proxy.open_connections();
-    assert!((2..6).contains(&sessions), "{sessions} sessions watch {KEYS} paths of 3 KB");
-    watches(&zookeeper, KEYS).await?;
-    proxy.reset_all();
-    for guard in &guards {
-        eventually("a verified hold", async || Ok(guard.verify().await?)).await?;
-    }
-    for guard in guards {
-        guard.release().await?;
-    }
-    locks.lock("short").await?.release().await?;
-    eventually("sessions that are not needed to be closed", async || {
-        let sessions = proxy.open_connections();
-        ensure!(sessions == 1, "{sessions} sessions");
-        Ok(())
-    })
-    .await?;
-    Ok(())
-}

@@ -49,7 +49,8 @@ async fn tls_chooses_a_provider_of_cryptography_if_the_program_has_two_and_chose
 
 #[tokio::test]
 async fn addresses_and_options_that_cannot_work_are_refused() -> Result<()> {
-    for servers in ["", ":2181", "host:port", "host:0", "host:2181/a/", "host,,host"] {
+    for servers in ["", ":2181", "host:port", "host:0", "host:2181/a/", "host,,host", "::::", "::1", "a/b,c"]
+    {
         let error = refused(servers, Options::default()).await?;
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{servers}: {error}");
     }
@@ -130,5 +131,32 @@ async fn a_chroot_is_another_world_and_must_exist() -> Result<()> {
     assert!(same.try_lock("orders").await?.is_none());
     guard.release().await?;
     same_key.release().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_of_two_ensembles_are_refused() -> Result<()> {
+    let (one, other) = (ZooKeeper::start()?, ZooKeeper::start()?);
+    for servers in [[&one, &other], [&other, &one]] {
+        let servers = servers.map(|server| server.address().to_string()).join(",");
+        let options = Options::default().with_request_timeout(Duration::from_secs(2));
+        let connecting = ZkLocker::connect(&servers, options.with_ttl(common::LONG));
+        let error = soon("connecting", connecting).await?.expect_err("they exclude nobody from each other");
+        assert_eq!(error.kind(), ErrorKind::UnsafeConfig, "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_connections_per_client_is_named() -> Result<()> {
+    let zookeeper = ZooKeeper::builder().config("maxClientCnxns", "1").start()?;
+    let address = zookeeper.address().to_string();
+    let locks =
+        common::eventually("a session", async || Ok(ZkLocker::connect(&address, Options::default()).await?))
+            .await?;
+    let error = refused(&address, Options::default()).await?;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("maxClientCnxns"), "{error}");
+    drop(locks);
     Ok(())
 }

@@ -1,0 +1,209 @@
+//! One connection of a session with one server.
+//!
+//! A client of the library connects again by itself, wherever it likes, and does not tell for how long the server that it
+//! found keeps the session. So here a client is one connection: the task that the library spawns for it is kept here, is
+//! driven by us, and is driven no more as soon as the connection is broken.
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use lock_core::backend::BootInstant;
+use parking_lot::Mutex;
+use spawns_core::{Spawn, Task};
+use tokio::sync::watch;
+use zookeeper_client::{
+    Client, Connector, Error as ZkError, EventType, MultiWriteError, SessionInfo, SessionState, StateWatcher,
+};
+
+/// What a check of any version is written as.
+const ANY_VERSION: i32 = -1;
+
+/// A connection, from the server's word that the session stands. Dropping it ends neither the session nor its entries.
+pub(crate) struct Connection {
+    /// `None` once the session is to be ended.
+    client: Mutex<Option<Client>>,
+    state: StateWatcher,
+    session: SessionInfo,
+    granted: Duration,
+    /// What sends and receives. It is dropped with the connection only, after all who wait for a watch: they would panic.
+    driver: Mutex<Driver>,
+    broken: watch::Sender<bool>,
+    /// When the first of the votes was asked for that have no answer yet.
+    unanswered: Mutex<Option<BootInstant>>,
+}
+
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Connection {
+    /// Connects to the one server at `address`.
+    pub(crate) async fn open(connector: Connector, address: String, secure: bool) -> Result<Self, ZkError> {
+        let spawned = Spawned::default();
+        let mut connecting = pin!(connect(connector, &address, secure));
+        let client = poll_fn(|context| {
+            let _scope = spawns_core::enter(&spawned);
+            connecting.as_mut().poll(context)
+        });
+        let client = client.await?;
+        let driver = spawned.0.into_inner().expect("the client library spawns a task for a client");
+        Ok(Self {
+            state: client.state_watcher(),
+            session: client.session().clone(),
+            granted: client.session_timeout(),
+            client: Mutex::new(Some(client)),
+            driver: Mutex::new(Box::into_pin(driver.future)),
+            broken: watch::Sender::new(false),
+            unanswered: Mutex::default(),
+        })
+    }
+
+    /// Returns the id and the password of the session.
+    pub(crate) fn session(&self) -> &SessionInfo {
+        &self.session
+    }
+
+    /// Returns for how long the server keeps the session without a word of it.
+    pub(crate) fn granted(&self) -> Duration {
+        self.granted
+    }
+
+    /// Sends and receives until the connection is broken. Of several who drive, the last is woken.
+    pub(crate) async fn drive(&self) {
+        let driven =
+            poll_fn(|context| if self.poll_driver(context) { Poll::Ready(()) } else { Poll::Pending });
+        tokio::select! {
+            biased;
+            () = self.broken() => {}
+            () = driven => self.give_up(),
+        }
+    }
+
+    /// Returns whether it is over. What the library does next, in the same poll, is to open a socket, and it needs
+    /// another poll to send anything over it.
+    fn poll_driver(&self, context: &mut std::task::Context<'_>) -> bool {
+        self.driver.lock().as_mut().poll(context).is_ready()
+            || self.state.peek_state() != SessionState::SyncConnected
+    }
+
+    /// Drives the connection while `request` is under way.
+    pub(crate) async fn driving<T>(
+        &self,
+        request: impl Future<Output = Result<T, ZkError>>,
+    ) -> Result<T, ZkError> {
+        tokio::select! {
+            biased;
+            answer = request => answer,
+            () = self.drive() => Err(ZkError::ConnectionLoss),
+        }
+    }
+
+    /// Takes the connection for broken.
+    pub(crate) fn give_up(&self) {
+        self.broken.send_replace(true);
+    }
+
+    async fn broken(&self) {
+        let _ = self.broken.subscribe().wait_for(|broken| *broken).await;
+    }
+
+    /// Returns the client, of which no clone may be kept for longer than a request or a watch lasts.
+    pub(crate) fn client(&self) -> Result<Client, ZkError> {
+        self.client.lock().clone().ok_or(ZkError::ClientClosed)
+    }
+
+    /// Waits for the answer to a request, as long as there is a connection. The request is sent by the call that made it.
+    pub(crate) async fn answer<T>(
+        &self,
+        request: impl Future<Output = Result<T, ZkError>>,
+    ) -> Result<T, ZkError> {
+        tokio::select! {
+            biased;
+            answer = request => answer,
+            () = self.broken() => Err(ZkError::ConnectionLoss),
+        }
+    }
+
+    /// Puts something small to the vote of the servers.
+    ///
+    /// Any outcome will do, since each has been agreed on. When it is known, all that was agreed on before has taken place
+    /// at the server that answers. A read would not do: a follower that was cut off goes on answering reads.
+    pub(crate) async fn vote(&self) -> Result<(), ZkError> {
+        self.unanswered.lock().get_or_insert_with(BootInstant::now);
+        let client = self.client()?;
+        let mut check = client.new_multi_writer();
+        check.add_check_version("/", ANY_VERSION)?;
+        let voted = async { Ok(check.commit().await) };
+        match self.answer(voted).await? {
+            Ok(_) | Err(MultiWriteError::OperationFailed { .. }) => {}
+            Err(MultiWriteError::RequestFailed { source }) => return Err(source),
+        }
+        *self.unanswered.lock() = None;
+        Ok(())
+    }
+
+    /// Returns since when the servers have been asked for a vote in vain, as far as this one tells.
+    pub(crate) fn unanswered(&self) -> Option<BootInstant> {
+        *self.unanswered.lock()
+    }
+
+    /// Waits until there is no node at `path`.
+    pub(crate) async fn deleted(&self, path: &str) -> Result<Deleted, ZkError> {
+        let client = self.client()?;
+        loop {
+            let (node, watch) = self.answer(client.check_and_watch_stat(path)).await?;
+            if node.is_none() {
+                return Ok(Deleted::Before);
+            }
+            match self.answer(async { Ok(watch.changed().await.event_type) }).await? {
+                EventType::NodeDeleted => return Ok(Deleted::Now),
+                EventType::Session => return Err(ZkError::ConnectionLoss),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the session at the servers, if the connection still stands. Nobody else may drive it.
+    pub(crate) async fn close(&self) {
+        self.client.lock().take();
+        if self.state.peek_state() == SessionState::SyncConnected {
+            poll_fn(|context| if self.poll_driver(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+        }
+    }
+}
+
+/// When a node was deleted.
+pub(crate) enum Deleted {
+    /// Before it was asked for.
+    Before,
+    /// While it was watched.
+    Now,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("session", &self.session.id()).finish_non_exhaustive()
+    }
+}
+
+async fn connect(connector: Connector, address: &str, secure: bool) -> Result<Client, ZkError> {
+    #[cfg(feature = "tls")]
+    if secure {
+        return connector.secure_connect(address).await;
+    }
+    debug_assert!(!secure, "TLS needs the feature of that name");
+    connector.connect(address).await
+}
+
+/// Keeps the task that the client library spawns while it connects.
+#[derive(Default)]
+struct Spawned(Mutex<Option<Task>>);
+
+impl Spawn for Spawned {
+    fn spawn(&self, task: Task) {
+        *self.0.lock() = Some(task);
+    }
+}
