@@ -90,6 +90,7 @@ impl QueueServer {
             let left = ends.since(BootInstant::now()).min(Duration::from_secs(3600));
             tokio::select! {
                 () = changed => {}
+                // why: the session of the entry may end
                 () = time::sleep(left) => {}
             }
         }
