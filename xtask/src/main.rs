@@ -2,6 +2,7 @@
 
 mod cluster;
 mod conformance;
+mod features;
 mod setup;
 mod test_all;
 mod tidy;
@@ -35,6 +36,8 @@ enum Command {
     Cluster(cluster::Args),
     /// Check what a person would have to remember; builds nothing
     Tidy,
+    /// Check each crate with each of its features alone, and with none
+    Features,
     /// Get the servers and tools that are missing
     Setup(setup::Args),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Tidy => tidy::run(),
+        Command::Features => features::run(),
         Command::Setup(args) => setup::run(&args),
     };
     match done {

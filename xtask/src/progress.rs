@@ -7,11 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use duct::Expression;
+use anyhow::{Context, Result, bail};
+use duct::{Expression, cmd};
 use indicatif::{ProgressBar, ProgressStyle};
 
 const TICK: Duration = Duration::from_millis(100);
+
+/// A command that says nothing for so long hangs. No honest step is half as quiet.
+const SILENCE: Duration = Duration::from_secs(10 * 60);
 
 /// One piece of work under way.
 pub(crate) struct Progress {
@@ -41,8 +44,13 @@ impl Progress {
         took
     }
 
-    /// Runs `command` with its output in the file `log`, the newest line beside the spinner, and tells whether it succeeded.
+    /// Runs `command` with its output in the file `log`, the newest line beside the spinner, and tells whether it
+    /// succeeded. One that hangs is ended, with all that it started, and named.
     pub(crate) fn run(&self, command: &Expression, log: &Path) -> Result<bool> {
+        self.run_within(SILENCE, command, log)
+    }
+
+    fn run_within(&self, silence: Duration, command: &Expression, log: &Path) -> Result<bool> {
         if let Some(dir) = log.parent() {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
@@ -54,11 +62,41 @@ impl Progress {
             .unchecked()
             .start()
             .with_context(|| format!("cannot run {command:?}"))?;
+        let (mut written, mut heard) = (0, Instant::now());
         loop {
             if let Some(ended) = running.wait_timeout(TICK)? {
                 return Ok(ended.status.success());
             }
-            self.bar.set_message(newest_line(log)?);
+            let length = fs::metadata(log)?.len();
+            if length != written {
+                (written, heard) = (length, Instant::now());
+            }
+            let newest = newest_line(log)?;
+            if heard.elapsed() > silence {
+                running.pids().into_iter().for_each(end_all);
+                running.wait()?;
+                bail!(
+                    "{}: nothing was heard for {}, so it was ended; its last line: {newest}",
+                    self.label,
+                    human(silence)
+                );
+            }
+            self.bar.set_message(newest);
+        }
+    }
+}
+
+/// Ends process `pid` and all that it started, the eldest first, lest they start more.
+fn end_all(pid: u32) {
+    let children = cmd!("ps", "-A", "-o", "pid=,ppid=").stderr_null().unchecked().read().unwrap_or_default();
+    // A failure means that it has ended by itself.
+    let _ = cmd!("kill", "-KILL", pid.to_string()).stderr_null().unchecked().run();
+    for line in children.lines() {
+        let mut numbers = line.split_whitespace().filter_map(|number| number.parse::<u32>().ok());
+        if let (Some(child), Some(parent)) = (numbers.next(), numbers.next())
+            && parent == pid
+        {
+            end_all(child);
         }
     }
 }
@@ -119,6 +157,20 @@ mod tests {
         progress.finish(ok);
         assert!(!ok);
         assert_eq!(tail(&log), "out\nerr");
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended_with_its_children_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("step.log");
+        let progress = Progress::start("a test");
+        let hangs = cmd!("sh", "-c", "sh -c 'echo $$; sleep 600; true'; true");
+        let error = progress.run_within(Duration::from_millis(500), &hangs, &log).unwrap_err().to_string();
+        progress.finish(false);
+        let child = tail(&log);
+        assert!(error.contains("a test: nothing was heard") && error.contains(&child), "{error}");
+        let state = cmd!("ps", "-o", "stat=", "-p", &child).unchecked().read().unwrap();
+        assert!(state.is_empty() || state.starts_with('Z'), "{child} was left: {state}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What this workspace holds, as cargo and the file system tell it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -15,6 +16,8 @@ pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) manifest_path: PathBuf,
     pub(crate) targets: Vec<Target>,
+    /// What each feature turns on.
+    pub(crate) features: BTreeMap<String, Vec<String>>,
     /// Where it may be published: anywhere if nothing is said.
     publish: Option<Vec<String>>,
 }
@@ -79,6 +82,8 @@ pub(crate) fn cargo() -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use super::{Package, Target};
 
     pub(crate) fn package(name: &str, tests: &[&str], is_publishable: bool) -> Package {
@@ -87,6 +92,7 @@ pub(crate) mod tests {
             name: name.to_owned(),
             manifest_path: format!("/crates/{name}/Cargo.toml").into(),
             targets: tests.iter().map(target).collect(),
+            features: BTreeMap::new(),
             publish: (!is_publishable).then(Vec::new),
         }
     }

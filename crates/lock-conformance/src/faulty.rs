@@ -55,24 +55,24 @@ struct Plan {
 }
 
 impl Faults {
-    /// None yet. The same seed throws the same dice.
+    /// Makes a plan without faults. The same seed throws the same dice.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         let dice = StdRng::seed_from_u64(seed);
         Self(Arc::new(Mutex::new(Plan { next: HashMap::new(), chances: Vec::new(), dice })))
     }
 
-    /// The next `count` requests of this kind suffer `fault`, after those already planned.
+    /// Plans `fault` for the next `count` requests of this kind, after those already planned.
     pub fn next(&self, operation: Operation, fault: Fault, count: usize) {
         self.0.lock().next.entry(operation).or_default().extend([fault].repeat(count));
     }
 
-    /// Every request of this kind suffers `fault` with this probability, in addition to what was said before.
+    /// Plans `fault` for every request of this kind with this probability, in addition to what was planned before.
     pub fn by_chance(&self, operation: Operation, fault: Fault, probability: f64) {
         self.0.lock().chances.push((operation, fault, probability));
     }
 
-    /// No more faults.
+    /// Plans no more faults.
     pub fn cease(&self) {
         let mut plan = self.0.lock();
         plan.next.clear();

@@ -48,19 +48,20 @@ pub trait Fixture: Sized + Send + Sync + 'static {
     /// stops its servers, paused or not.
     fn start() -> impl Future<Output = Result<Self>> + Send;
 
-    /// A fresh client, which must look to the servers like another process.
+    /// Returns a fresh client, which must look to the servers like another process.
     ///
     /// Where locks exclude only those who share one locker, it is a clone. Whatever it needs to run is started in
     /// the runtime of the caller.
     fn locker(&self, options: &Options) -> impl Future<Output = lock_core::Result<AnyLocker>> + Send;
 
-    /// How many records, queue entries and subscriptions there are for `key`; in one process: how many keys are in use.
+    /// Returns how many records, queue entries and subscriptions there are for `key`; in one process: how many keys are
+    /// in use.
     ///
     /// A held key without waiters has at least one, one that nobody holds or awaits has none. In a backend that
     /// declares [`Fifo`](lock_core::Waiting::Fifo) on servers, each waiter that has its place counts.
     fn traces(&self, key: &Key) -> impl Future<Output = Result<usize>> + Send;
 
-    /// What another process must know to [`connect`](Self::connect); `None` if no other process can.
+    /// Returns what another process must know to [`connect`](Self::connect); `None` if no other process can.
     fn address(&self) -> Option<String> {
         None
     }
@@ -81,7 +82,7 @@ pub trait Fixture: Sized + Send + Sync + 'static {
         missing::<Self, _>("lose")
     }
 
-    /// How many clients are connected to the servers, not counting what the fixture itself uses.
+    /// Returns how many clients are connected to the servers, not counting what the fixture itself uses.
     fn connections(&self) -> impl Future<Output = Result<usize>> + Send {
         missing::<Self, _>("connections")
     }

@@ -135,7 +135,15 @@ pub(crate) async fn assert_no_traces(fx: &impl Fixture, key: &Key, bound: Durati
 }
 
 /// Calls `probe` until it returns `Ok`, for at most `bound`. The error of a probe is what it saw instead.
-pub(crate) async fn eventually<T, S: fmt::Display, F: Future<Output = Result<T, S>>>(
+///
+/// # Panics
+///
+/// `bound` has passed. The message names `what` and the last error.
+///
+/// # Cancel safety
+///
+/// As that of `probe`.
+pub async fn eventually<T, S: fmt::Display, F: Future<Output = Result<T, S>>>(
     what: &str,
     bound: Duration,
     mut probe: impl FnMut() -> F,
@@ -155,7 +163,15 @@ pub(crate) async fn eventually<T, S: fmt::Display, F: Future<Output = Result<T, 
 }
 
 /// Awaits `future`, which must end within `bound`.
-pub(crate) async fn within<T>(what: &str, bound: Duration, future: impl Future<Output = T>) -> T {
+///
+/// # Panics
+///
+/// It has not, or ended later.
+///
+/// # Cancel safety
+///
+/// As that of `future`.
+pub async fn within<T>(what: &str, bound: Duration, future: impl Future<Output = T>) -> T {
     let start = Instant::now();
     let ended = time::timeout(bound, future).await;
     // A future that blocks its thread is not interrupted, and may come late.

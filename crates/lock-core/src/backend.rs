@@ -24,7 +24,7 @@ pub use crate::{
 
 /// A lock implementation that can be tried. Users see the [`Locker`](crate::Locker) around it.
 pub trait Backend: Send + Sync + 'static {
-    /// What it can do and what it promises; the conformance suite holds it to this.
+    /// Returns what it can do and what it promises; the conformance suite holds it to this.
     fn capabilities(&self) -> Capabilities;
 
     /// Acquires `key` if it is free, and never waits for another holder: busy is `Ok(None)`.

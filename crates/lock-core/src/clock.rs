@@ -15,13 +15,13 @@ impl BootInstant {
     /// An instant that never comes.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// The present instant.
+    /// Returns the present instant.
     #[must_use]
     pub fn now() -> Self {
         Self(imp::nanos())
     }
 
-    /// Nanoseconds since the clock's arbitrary origin.
+    /// Returns the nanoseconds since the clock's arbitrary origin.
     #[must_use]
     pub fn as_nanos(self) -> u64 {
         self.0
@@ -31,13 +31,13 @@ impl BootInstant {
         Self(nanos)
     }
 
-    /// The time from `earlier` to `self`, or zero if `earlier` is later.
+    /// Returns the time from `earlier` to `self`, or zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// This instant moved into the future; [`NEVER`](Self::NEVER) if it cannot be represented.
+    /// Returns this instant moved into the future; [`NEVER`](Self::NEVER) if it cannot be represented.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))

@@ -49,7 +49,7 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// An error of `kind`; `message` is one lower-case line that says what failed and what to do.
+    /// Makes an error of `kind`; `message` is one lower-case line that says what failed and what to do.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Arc::new(Inner {

@@ -17,17 +17,17 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///
 /// Exactly one of [`release`](Self::release) and [`abandon`](Self::abandon) is called, once.
 pub trait Hold: Send + Sync + 'static {
-    /// The key that is held.
+    /// Returns the key that is held.
     fn key(&self) -> &Key;
 
-    /// The token of this hold.
+    /// Returns the token of this hold.
     fn fencing_token(&self) -> FencingToken;
 
-    /// How long it is certain that no other holds the key; `Duration::MAX` if it cannot be lost, zero once it
+    /// Returns how long it is certain that no other holds the key; `Duration::MAX` if it cannot be lost, zero once it
     /// is lost. No I/O.
     fn remaining(&self) -> Duration;
 
-    /// Why it was lost, if it was.
+    /// Returns why it was lost, if it was.
     fn loss(&self) -> Option<LossReason>;
 
     /// Resolves once the hold is lost; never if it cannot be lost.
@@ -48,10 +48,10 @@ pub trait Hold: Send + Sync + 'static {
 /// Every one of them is a [`Hold`]. The guard has the only count of it, so that nothing more is to be done when the
 /// guard lets go.
 pub trait InProcessHold: Send + Sync + 'static {
-    /// The key that is held.
+    /// Returns the key that is held.
     fn key(&self) -> &Key;
 
-    /// The token of this hold.
+    /// Returns the token of this hold.
     fn fencing_token(&self) -> FencingToken;
 }
 
@@ -127,19 +127,19 @@ impl LockGuard {
         self.hold.as_deref().expect("only release takes the hold, and it takes the guard too")
     }
 
-    /// The key that is held.
+    /// Returns the key that is held.
     #[must_use]
     pub fn key(&self) -> &Key {
         self.hold().key()
     }
 
-    /// The number to hand to the resource that the lock protects.
+    /// Returns the number to hand to the resource that the lock protects.
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
         self.hold().fencing_token()
     }
 
-    /// Whether the lock is held for certain.
+    /// Returns whether the lock is held for certain.
     ///
     /// True means: at some moment between call and return no correct server, whose clock's rate is within
     /// [`Options::with_drift`](crate::Options::with_drift), can have given the lock to another. It says nothing
@@ -149,7 +149,7 @@ impl LockGuard {
         self.hold().remaining() > Duration::ZERO
     }
 
-    /// How long the lock will be held for certain if no renewal succeeds from now on.
+    /// Returns how long the lock will be held for certain if no renewal succeeds from now on.
     ///
     /// `Duration::MAX` for a lock that cannot be lost; zero once it is lost. No I/O.
     #[must_use]

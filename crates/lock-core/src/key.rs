@@ -41,14 +41,14 @@ impl Key {
         }
     }
 
-    /// The key as it was given.
+    /// Returns the key as it was given.
     #[must_use]
     #[inline]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The key with every byte that `keep` refuses written as `%` and two upper-case hex digits.
+    /// Returns the key with every byte that `keep` refuses written as `%` and two upper-case hex digits.
     ///
     /// Different keys have different encodings, since `%` itself is always encoded. Bytes that are not ASCII
     /// are always encoded too.

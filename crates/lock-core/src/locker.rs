@@ -26,13 +26,13 @@ impl<B: Backend> Locker<B> {
         Self { backend: Arc::new(backend) }
     }
 
-    /// What the backend can do and what it promises.
+    /// Returns what the backend can do and what it promises.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         self.backend.capabilities()
     }
 
-    /// The backend, for what it can do beyond locking.
+    /// Returns the backend, for what it can do beyond locking.
     #[must_use]
     pub fn backend(&self) -> &B {
         &self.backend
@@ -67,7 +67,7 @@ impl<B: Backend> Locker<B> {
         self.backend.close().await;
     }
 
-    /// A locker that can wait, by trying again and again; clones and this one exclude each other.
+    /// Returns a locker that can wait, by trying again and again; clones and this one exclude each other.
     ///
     /// Read [`Retrying`] before: under contention the tries themselves eat the processor.
     #[must_use]

@@ -68,7 +68,7 @@ impl Options {
         &self.prefix
     }
 
-    /// How long the server keeps a lease that nobody renews; 50 ms to 24 h, 10 s by default.
+    /// Sets how long the server keeps a lease that nobody renews; 50 ms to 24 h, 10 s by default.
     ///
     /// A shorter one frees the locks of a dead holder sooner; a longer one survives longer pauses of the
     /// process, the network and the server. Fractions of a millisecond are cut off.
@@ -78,21 +78,21 @@ impl Options {
         self
     }
 
-    /// The time between two renewals of a held lock; a third of the TTL by default.
+    /// Sets the time between two renewals of a held lock; a third of the TTL by default.
     #[must_use]
     pub fn with_renew_every(mut self, period: Duration) -> Self {
         self.renew_every = Some(period);
         self
     }
 
-    /// How long one request to the servers may take; a sixth of the TTL by default.
+    /// Sets how long one request to the servers may take; a sixth of the TTL by default.
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = Some(timeout);
         self
     }
 
-    /// What must be left of a lease for an acquire to succeed; half of the TTL by default.
+    /// Sets what must be left of a lease for an acquire to succeed; half of the TTL by default.
     ///
     /// An acquire whose reply came so late that less is left is given back and reported as `Unavailable`.
     #[must_use]
@@ -101,7 +101,7 @@ impl Options {
         self
     }
 
-    /// How far the rates of two clocks may be apart, as a fraction; 0 to 0.1, 0.01 by default.
+    /// Sets how far the rates of two clocks may be apart, as a fraction; 0 to 0.1, 0.01 by default.
     ///
     /// Real clocks stay below 0.0005. The holder believes in a lease for `1 − 2 · drift` of its TTL.
     #[must_use]
@@ -110,7 +110,7 @@ impl Options {
         self
     }
 
-    /// What is taken off each deadline beside the drift, for the servers' own rounding; 2 ms by default.
+    /// Sets what is taken off each deadline beside the drift, for the servers' own rounding; 2 ms by default.
     #[must_use]
     pub fn with_margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
@@ -173,31 +173,31 @@ pub struct LeaseTiming {
 }
 
 impl LeaseTiming {
-    /// The TTL to ask the servers for, in whole milliseconds.
+    /// Returns the TTL to ask the servers for, in whole milliseconds.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// The time between two renewals.
+    /// Returns the time between two renewals.
     #[must_use]
     pub fn renew_every(&self) -> Duration {
         self.renew_every
     }
 
-    /// The bound of one request.
+    /// Returns the bound of one request.
     #[must_use]
     pub fn request_timeout(&self) -> Duration {
         self.request_timeout
     }
 
-    /// What must be left of a lease for an acquire to succeed.
+    /// Returns what must be left of a lease for an acquire to succeed.
     #[must_use]
     pub fn min_validity(&self) -> Duration {
         self.min_validity
     }
 
-    /// The instant after which a holder must assume that a lease is over: `sent + granted · (1 − 2ρ) − g`.
+    /// Returns the instant after which a holder must assume that a lease is over: `sent + granted · (1 − 2ρ) − g`.
     ///
     /// `sent` lies before the first byte of the request, since the server may have started its own clock right
     /// then; the drift ρ counts twice because the holder's clock may be slow and the server's fast.
@@ -206,7 +206,7 @@ impl LeaseTiming {
         sent.after(self.believable(granted))
     }
 
-    /// The instant after which the holder of a ZooKeeper session must assume that it is over: two thirds of the
+    /// Returns the instant after which the holder of a ZooKeeper session must assume that it is over: two thirds of the
     /// negotiated timeout after `sent`, before the first byte of the last request that was answered.
     ///
     /// The rest is for followers, which tell the leader only now and then which sessions they heard of: a new leader

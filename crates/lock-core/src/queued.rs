@@ -231,7 +231,7 @@ impl<Q: QueueStore> Queued<Q> {
         }
     }
 
-    /// How far apart attempts after a failure are.
+    /// Returns how far apart attempts after a failure are.
     fn retry_delay(&self) -> Duration {
         (self.background.timing().request_timeout() / 8).min(Duration::from_millis(100))
     }
@@ -338,7 +338,7 @@ impl<Q: QueueStore> HoldStore for Queues<Q> {
         Ok(())
     }
 
-    /// An undo ends with the session at the latest.
+    /// Returns an undo ends with the session at the latest.
     fn undo_limit(&self, _: &Claim) -> Duration {
         Duration::MAX
     }

@@ -40,7 +40,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses that grow from `first` to `longest`.
+    /// Makes pauses that grow from `first` to `longest`.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl Backoff {
         Ok(Self { first, longest })
     }
 
-    /// The pause after the `tries`-th try, which counts from zero.
+    /// Returns the pause after the `tries`-th try, which counts from zero.
     #[must_use]
     pub fn pause(&self, tries: u32) -> Duration {
         let full = self.first.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX)).min(self.longest);

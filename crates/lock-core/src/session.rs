@@ -156,7 +156,7 @@ impl<Q: QueueStore> Unwatched<Q> {
         }
     }
 
-    /// The session goes.
+    /// Returns the session goes.
     fn end(&self) {
         *self.entries() = None;
         self.changed.notify_one();

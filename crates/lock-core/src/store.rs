@@ -34,7 +34,7 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// that is still under way. The claim is never used for an acquire again.
     fn undo(&self, claim: &Claim) -> impl Future<Output = Result<()>> + Send;
 
-    /// How long what `claim` left can last by itself. An undo that nobody confirms is repeated for so long.
+    /// Returns how long what `claim` left can last by itself. An undo that nobody confirms is repeated for so long.
     ///
     /// That is the TTL of the claim, unless it rests on a session: a store with sessions says [`Duration::MAX`], and
     /// lets the undo succeed when the session is over.
@@ -42,7 +42,7 @@ pub trait LeaseStore: Send + Sync + 'static {
         claim.ttl()
     }
 
-    /// Whether `claim` holds its key, by an answer that is not older than the call.
+    /// Returns whether `claim` holds its key, by an answer that is not older than the call.
     fn verify(&self, claim: &Claim) -> impl Future<Output = Result<bool>> + Send;
 }
 
@@ -70,31 +70,31 @@ impl Claim {
         Self { key, owner: OwnerId::random(), ttl, waits, started: BootInstant::now() }
     }
 
-    /// The key that is claimed.
+    /// Returns the key that is claimed.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
     }
 
-    /// Whose claim it is.
+    /// Returns whose claim it is.
     #[must_use]
     pub fn owner(&self) -> OwnerId {
         self.owner
     }
 
-    /// The TTL to ask for, in whole milliseconds.
+    /// Returns the TTL to ask for, in whole milliseconds.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// An instant before the first byte of the attempt was sent. The lease counts from here.
+    /// Returns an instant before the first byte of the attempt was sent. The lease counts from here.
     #[must_use]
     pub fn started(&self) -> BootInstant {
         self.started
     }
 
-    /// Whether the claimant, if refused, is going to wait to be told of the release.
+    /// Returns whether the claimant, if refused, is going to wait to be told of the release.
     #[must_use]
     pub fn waits(&self) -> bool {
         self.waits

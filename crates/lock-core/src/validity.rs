@@ -54,7 +54,7 @@ impl fmt::Display for LossReason {
 }
 
 impl Validity {
-    /// Valid until `deadline`.
+    /// Makes one that is valid until `deadline`.
     #[must_use]
     pub fn until(deadline: BootInstant) -> Self {
         Self {
@@ -65,19 +65,19 @@ impl Validity {
         }
     }
 
-    /// Valid as long as `session` is, unless it is ended before.
+    /// Makes one that is valid as long as `session` is, unless it is ended before.
     #[must_use]
     pub fn within(session: Arc<Self>) -> Self {
         Self { session: Some(session), ..Self::until(BootInstant::NEVER) }
     }
 
-    /// Whether it is valid now. A `false` is final.
+    /// Returns whether it is valid now. A `false` is final.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.remaining() > Duration::ZERO
     }
 
-    /// The time left; zero once it is over.
+    /// Returns the time left; zero once it is over.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         let session = self.session.as_ref().map_or(Duration::MAX, |session| session.remaining());
@@ -138,7 +138,7 @@ impl Validity {
         }
     }
 
-    /// Why it is over, if it is.
+    /// Returns why it is over, if it is.
     #[must_use]
     pub fn reason(&self) -> Option<LossReason> {
         // The reason is written just after the end: whoever sees the end in between reads the usual one.

@@ -106,16 +106,21 @@ impl Future for Acquire<'_> {
             return Poll::Ready(Ok(LockGuard::new(place)));
         }
         let (hash, shard) = self.local.shard(&self.key);
-        let mut queues = shard.lock();
-        if let Some(token) = queues.try_acquire(hash, &self.key)? {
-            drop(queues);
-            let place = Place::new(shard, self.key.clone(), Ticket::of_founder(hash, token));
-            return Poll::Ready(Ok(LockGuard::new(place)));
+        let mut acquired = shard.lock().try_acquire(hash, &self.key)?;
+        if acquired.is_none() {
+            // Cloned while the shard is unlocked: see `Queues`. The key may have been freed meanwhile.
+            let waker = context.waker().clone();
+            let mut queues = shard.lock();
+            acquired = queues.try_acquire(hash, &self.key)?;
+            if acquired.is_none() {
+                let ticket = queues.enqueue(hash, &self.key, waker);
+                drop(queues);
+                self.waits = Some(Place::new(shard, self.key.clone(), ticket));
+                return Poll::Pending;
+            }
         }
-        let ticket = queues.enqueue(hash, &self.key, context.waker().clone());
-        drop(queues);
-        self.waits = Some(Place::new(shard, self.key.clone(), ticket));
-        Poll::Pending
+        let ticket = Ticket::of_founder(hash, acquired.expect("whoever has none waits"));
+        Poll::Ready(Ok(LockGuard::new(Place::new(shard, self.key.clone(), ticket))))
     }
 }
 

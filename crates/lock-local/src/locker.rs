@@ -90,7 +90,7 @@ impl LocalLocker {
         block_on(self.lock(key), Some(timeout)).transpose()
     }
 
-    /// How many keys are held or awaited. While locks come and go, it is true of no single instant.
+    /// Returns how many keys are held or awaited. While locks come and go, it is true of no single instant.
     #[must_use]
     pub fn keys_in_use(&self) -> usize {
         self.backend().keys_in_use()

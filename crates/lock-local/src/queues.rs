@@ -11,8 +11,8 @@ use lock_core::{Error, ErrorKind, FencingToken, Key, Result};
 
 /// Who holds and who awaits each key. A key that nobody holds or awaits has no queue.
 ///
-/// No method wakes or drops a waker. Both run foreign code, which may well drop a guard of this very shard, so they
-/// are left to the caller, who does them once the shard is unlocked.
+/// No method clones, wakes or drops a waker. All three run foreign code, which may well drop a guard of this very
+/// shard, so they are left to the caller, who does them while the shard is unlocked.
 #[derive(Default)]
 pub(crate) struct Queues {
     // Most shards have one queue at most, which is several times faster to make and to remove outside the table.

@@ -1,8 +1,16 @@
 //! The queue, one poll at a time: no runtime and no clock decides what happens next.
 
-use lock_core::backend::Effect;
-use std::future::Future;
+use std::{
+    future::Future,
+    pin::pin,
+    sync::mpsc,
+    task::{Context, Poll},
+    thread,
+    time::Duration,
+};
 
+use cooked_waker::{IntoWaker, WakeRef};
+use lock_core::backend::Effect;
 use lock_local::{ErrorKind, LocalLocker, LockGuard, Result};
 use tokio_test::{
     assert_pending, assert_ready_ok,
@@ -165,4 +173,36 @@ fn tokens_grow_over_every_way_to_acquire() {
         tokens.push(locks.blocking_lock(KEY).unwrap().fencing_token());
     }
     assert!(tokens.is_sorted_by(|earlier, later| earlier < later), "{tokens:?}");
+}
+
+/// A waker that may do anything when it is cloned: this one uses the locker.
+struct UsesTheLocker(LocalLocker);
+
+impl Clone for UsesTheLocker {
+    fn clone(&self) -> Self {
+        assert!(!is_free(&self.0));
+        Self(self.0.clone())
+    }
+}
+
+impl WakeRef for UsesTheLocker {
+    fn wake_by_ref(&self) {}
+}
+
+impl cooked_waker::Wake for UsesTheLocker {}
+
+#[test]
+fn a_waker_may_use_the_locker_while_it_is_cloned() {
+    let (sender, polled) = mpsc::channel();
+    thread::spawn(move || {
+        let locks = LocalLocker::new();
+        let guard = holder(&locks);
+        let waker = Box::new(UsesTheLocker(locks.clone())).into_waker();
+        let mut waiter = pin!(locks.lock(KEY));
+        assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(guard);
+        let acquired = waiter.poll(&mut Context::from_waker(&waker));
+        sender.send(matches!(acquired, Poll::Ready(Ok(_)))).unwrap();
+    });
+    assert!(polled.recv_timeout(Duration::from_secs(30)).expect("no poll blocks its thread"));
 }

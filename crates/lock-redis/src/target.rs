@@ -17,12 +17,12 @@ pub struct Target {
 }
 
 enum Kind {
-    Single(Client),
+    Single(Box<Client>),
     #[cfg(feature = "sentinel")]
-    Sentinel(tokio::sync::Mutex<redis::sentinel::SentinelClient>),
+    Sentinel(Box<tokio::sync::Mutex<redis::sentinel::SentinelClient>>),
     #[cfg(feature = "cluster")]
     Cluster {
-        client: redis::cluster::ClusterClient,
+        client: Box<redis::cluster::ClusterClient>,
         seeds: Vec<Client>,
     },
 }
@@ -45,7 +45,7 @@ impl Target {
     #[cfg(feature = "sentinel")]
     #[must_use]
     pub fn sentinel(client: redis::sentinel::SentinelClient) -> Self {
-        Self::of(Kind::Sentinel(tokio::sync::Mutex::new(client)))
+        Self::of(Kind::Sentinel(Box::new(tokio::sync::Mutex::new(client))))
     }
 
     /// A Redis Cluster: each key lives on one primary, found by the hash of its bucket.
@@ -54,7 +54,7 @@ impl Target {
     #[cfg(feature = "cluster")]
     #[must_use]
     pub fn cluster(client: redis::cluster::ClusterClient, seeds: Vec<Client>) -> Self {
-        Self::of(Kind::Cluster { client, seeds })
+        Self::of(Kind::Cluster { client: Box::new(client), seeds })
     }
 
     /// A Redis Cluster, by the addresses of some of its nodes.
@@ -117,7 +117,7 @@ impl Target {
     #[must_use]
     pub fn protocol(&self) -> &'static str {
         let client = match &self.kind {
-            Kind::Single(client) => Some(client),
+            Kind::Single(client) => Some(&**client),
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(_) => None,
             #[cfg(feature = "cluster")]
@@ -136,7 +136,7 @@ impl Target {
         let config =
             redis::AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let client = match &self.kind {
-            Kind::Single(client) => client.clone(),
+            Kind::Single(client) => Client::clone(client),
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(client) => client.lock().await.async_get_client().await?,
             #[cfg(feature = "cluster")]
@@ -193,7 +193,7 @@ fn without_delay(client: &Client) -> redis::RedisResult<Client> {
 
 impl From<Client> for Target {
     fn from(client: Client) -> Self {
-        Self::of(Kind::Single(client))
+        Self::of(Kind::Single(Box::new(client)))
     }
 }
 

@@ -42,7 +42,7 @@ impl TryLocker {
         self.backend().try_now(Key::new(key)?)
     }
 
-    /// How many keys are held. While locks come and go, it is true of no single instant.
+    /// Returns how many keys are held. While locks come and go, it is true of no single instant.
     #[must_use]
     pub fn keys_in_use(&self) -> usize {
         self.backend().keys_in_use()

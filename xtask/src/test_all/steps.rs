@@ -36,6 +36,7 @@ pub(super) fn all(packages: &[Package]) -> Vec<Step> {
         // Without a build of each package, which would compile every dependency once more.
         Step::new("package", "package --no-verify --allow-dirty").and(publishable),
         Step::new("clippy", "clippy --workspace --all-targets --all-features -- -D warnings"),
+        Step::new("features", "xtask features"),
         Step::new("docs", "doc --workspace --no-deps --all-features").with("RUSTDOCFLAGS", "-D warnings"),
         Step::new("tests", "test --workspace --all-features --lib --bins").and(targets),
         Step::new("doctests", "test --workspace --all-features --doc"),

@@ -120,7 +120,7 @@ impl MemoryServer {
         self.0.state.lock().table.forget(key);
     }
 
-    /// The records and the subscriptions for `key`.
+    /// Returns the records and the subscriptions for `key`.
     #[must_use]
     pub fn traces(&self, key: &Key) -> usize {
         let table = &self.0.state.lock().table;
@@ -128,7 +128,7 @@ impl MemoryServer {
         usize::from(table.is_held(key)) + waiters
     }
 
-    /// How many clients there are.
+    /// Returns how many clients there are.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.0.clients.load(Ordering::SeqCst)
@@ -204,13 +204,13 @@ impl Table {
         Released::Freed
     }
 
-    /// Whether anybody holds `key`.
+    /// Returns whether anybody holds `key`.
     #[must_use]
     pub fn is_held(&self, key: &Key) -> bool {
         self.holder(key).is_some()
     }
 
-    /// Whether `owner` holds `key`.
+    /// Returns whether `owner` holds `key`.
     #[must_use]
     pub fn holds(&mut self, key: &Key, owner: &str) -> bool {
         self.held_by(key, owner).is_some()

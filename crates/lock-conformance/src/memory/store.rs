@@ -18,7 +18,7 @@ impl MemoryStore {
         Self(server.connect())
     }
 
-    /// The server.
+    /// Returns the server.
     #[must_use]
     pub fn server(&self) -> &MemoryServer {
         self.0.server()

@@ -11,8 +11,8 @@ use lock_conformance::MemoryStore;
 use lock_core::{
     Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Result, Waiting,
     backend::{
-        AcquireReply, Acquirer, BootInstant, Claim, Effect, LeaseStore, OwnerId, ReleaseListener, Released,
-        Renewal, WaitingStore,
+        AcquireReply, Acquirer, BootInstant, Claim, LeaseStore, OwnerId, ReleaseListener, Released, Renewal,
+        WaitingStore,
     },
 };
 use parking_lot::Mutex;
@@ -32,6 +32,8 @@ pub(crate) struct BuggyStore {
     bug: Option<Bug>,
     /// How long the attempts took that ended without an answer.
     given_up: Mutex<HashMap<OwnerId, Duration>>,
+    /// The keys of undos that are under way, for a bug that shows when they arrive late.
+    late_undos: Mutex<Vec<Key>>,
     /// The owners whose leases are renewed, for a bug that renews but a few.
     renewed: Mutex<HashSet<OwnerId>>,
     name: String,
@@ -56,6 +58,7 @@ impl BuggyStore {
             queue,
             bug,
             given_up: Mutex::default(),
+            late_undos: Mutex::default(),
             renewed: Mutex::default(),
             name,
         }
@@ -124,15 +127,13 @@ impl LeaseStore for BuggyStore {
                 self.store.server().forget(&key);
             }
         }
-        let strict = self.has(Bug::OneOwnerForAllAttempts);
-        let reply = self.store.server().call(move |table| {
-            if strict && table.holds(&key, &owner) {
-                return AcquireReply::Busy { free_in: ttl, effect: Effect::None };
-            }
-            table.acquire(&key, &owner, ttl)
-        });
-        let reply = reply.await?;
+        let reply = self.store.server().call(move |table| table.acquire(&key, &owner, ttl)).await?;
         let took = given_up.answered();
+        let late_undos = mem::take(&mut *self.late_undos.lock());
+        for key in late_undos {
+            let owner = self.name.clone();
+            self.store.server().call(move |table| table.release(&key, &owner)).await?;
+        }
         match reply {
             AcquireReply::Granted { token, ttl } => {
                 let late = if self.has(Bug::ValidityFromTheReply) { took } else { Duration::ZERO };
@@ -186,6 +187,10 @@ impl LeaseStore for BuggyStore {
             _ => false,
         };
         if forgotten {
+            return Ok(());
+        }
+        if self.has(Bug::OneOwnerForAllAttempts) {
+            self.late_undos.lock().push(self.key(claim));
             return Ok(());
         }
         if self.has(Bug::UndoThatNobodyAwaits) {
