@@ -27,6 +27,8 @@ use crate::{
 /// the runtime in which this value was made, and ends with the last locker and guard. A session that is lost is kept
 /// alive no longer, and is closed when nothing of it is held any more.
 ///
+/// A waiter whose future is stored and not polled for two TTLs loses its entry, so that it holds up nobody.
+///
 /// A waiter that loses its entry, with its session or by somebody's hand, queues again at the end. If that fails, it
 /// tries again until one TTL has passed since it last had an entry.
 pub struct Queued<Q: QueueStore> {
@@ -127,7 +129,7 @@ impl<Q: QueueStore> Queued<Q> {
                     return Err(error);
                 }
             };
-            let entry = Entry::new(session);
+            let entry = Entry::new(session, claim);
             // From here on an undo has something to do.
             queues.entries().insert(claim.owner(), Arc::clone(&entry));
             let entering = queues.store.enter(entry.session.subject().inner(), claim);
@@ -164,6 +166,7 @@ impl<Q: QueueStore> Queued<Q> {
         let session = entry.session.subject().inner();
         while let Position::Behind(predecessor) = &*position {
             // Silence ends in a look: a notice may have been lost in spite of all.
+            entry.set_waiting();
             let advanced = time::timeout(
                 self.background.timing().ttl(),
                 entry.store().advance(session, made, predecessor),
@@ -188,9 +191,9 @@ impl<Q: QueueStore> Queued<Q> {
 
     fn held(&self, pending: PendingClaim<Queues<Q>>, standing: Standing<Q>) -> Result<LockGuard> {
         let Standing { entry, token, position } = standing;
-        if position != Position::First || !entry.validity.is_valid() {
+        if position != Position::First || !entry.validity.is_valid() || !entry.set_held() {
             let reason = entry.session.validity().reason().map_or_else(
-                || "somebody deleted the entry".to_owned(),
+                || "somebody deleted the entry, or its waiter was not polled for long".to_owned(),
                 |reason| format!("of its session, {reason}"),
             );
             let message = format!("the entry in the queue was lost before the key was held: {reason}");

@@ -2,23 +2,26 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
+    fmt, future,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     runtime::Handle,
-    sync::Notify,
+    sync::{Notify, SetOnce},
     time::{self, Instant},
 };
 
 use crate::{
     LossReason, Result,
-    backend::{BootInstant, BoxFuture, LeaseTiming, QueueStore, Validity},
-    background::Lease,
+    backend::{BootInstant, BoxFuture, Claim, LeaseTiming, QueueStore, Validity},
+    background::{Lease, bounded},
 };
 
 /// A hold that ends within this time is not watched: that would cost as much as the lock itself.
@@ -37,8 +40,22 @@ pub(crate) struct Session<Q: QueueStore> {
 pub(crate) struct Entry<Q: QueueStore> {
     pub(crate) session: Arc<Lease<Session<Q>>>,
     pub(crate) validity: Arc<Validity>,
-    made: OnceLock<Q::Entry>,
+    claim: Claim,
+    made: SetOnce<Q::Entry>,
     left: Notify,
+    progress: Mutex<Progress>,
+    watched: AtomicBool,
+}
+
+/// How far the caller has come whose entry it is.
+#[derive(Clone, Copy)]
+enum Progress {
+    /// The future of the caller was polled then.
+    Waiting(BootInstant),
+    /// The caller has a guard.
+    Held,
+    /// The caller was not heard of for too long.
+    Withdrawn,
 }
 
 impl<Q: QueueStore> Session<Q> {
@@ -89,9 +106,20 @@ impl<Q: QueueStore> fmt::Debug for Session<Q> {
 }
 
 impl<Q: QueueStore> Entry<Q> {
-    pub(crate) fn new(session: Arc<Lease<Session<Q>>>) -> Arc<Self> {
+    /// Makes the entry of a claim that is about to be sent, and has it watched if it is there in a while.
+    pub(crate) fn new(session: Arc<Lease<Session<Q>>>, claim: &Claim) -> Arc<Self> {
         let validity = Arc::new(Validity::within(Arc::clone(session.validity())));
-        Arc::new(Self { session, validity, made: OnceLock::new(), left: Notify::new() })
+        let entry = Arc::new(Self {
+            session,
+            validity,
+            claim: claim.clone(),
+            made: SetOnce::new(),
+            left: Notify::new(),
+            progress: Mutex::new(Progress::Waiting(BootInstant::now())),
+            watched: AtomicBool::new(false),
+        });
+        entry.session.subject().unwatched.push(&entry, false);
+        entry
     }
 
     pub(crate) fn store(&self) -> &Q {
@@ -102,11 +130,12 @@ impl<Q: QueueStore> Entry<Q> {
         self.made.get()
     }
 
-    /// Writes down that the entry was made, and has it watched: `at_once`, or after a while if it is there then.
-    pub(crate) fn set_made(self: &Arc<Self>, made: Q::Entry, at_once: bool) -> &Q::Entry {
-        let made = self.made.get_or_init(|| made);
-        self.session.subject().unwatched.push(self, at_once);
-        made
+    /// Writes down that the entry was made; with `watch`, it is watched from now on.
+    pub(crate) fn set_made(self: &Arc<Self>, made: Q::Entry, watch: bool) {
+        let _ = self.made.set(made);
+        if watch {
+            self.session.subject().unwatched.push(self, true);
+        }
     }
 
     /// Ends the watch of an entry that was left.
@@ -114,11 +143,71 @@ impl<Q: QueueStore> Entry<Q> {
         self.left.notify_one();
     }
 
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down that the caller still waits.
+    pub(crate) fn set_waiting(&self) {
+        let mut progress = self.progress();
+        if let Progress::Waiting(last) = &mut *progress {
+            *last = BootInstant::now();
+        }
+    }
+
+    /// Makes the entry a hold. Returns `false` if it was withdrawn.
+    pub(crate) fn set_held(&self) -> bool {
+        let mut progress = self.progress();
+        let waits = matches!(*progress, Progress::Waiting(_));
+        if waits {
+            *progress = Progress::Held;
+        }
+        waits
+    }
+
     async fn watch(self: Arc<Self>) {
-        let Some(made) = self.made.get() else { return };
+        if self.watched.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let gone = async {
+            let made = self.made.wait().await;
+            self.store().gone(self.session.subject().inner(), made).await;
+        };
         tokio::select! {
-            () = self.store().gone(self.session.subject().inner(), made) => self.validity.end(LossReason::NotOwner),
+            () = gone => self.validity.end(LossReason::NotOwner),
             () = self.left.notified() => {}
+            () = self.forgotten() => self.withdraw().await,
+        }
+    }
+
+    /// Resolves when the caller, who waits, was not heard of for twice the time after which it looks again.
+    async fn forgotten(&self) {
+        loop {
+            let left = {
+                let mut progress = self.progress();
+                let Progress::Waiting(last) = *progress else { break };
+                let left = (2 * self.claim.ttl()).saturating_sub(BootInstant::now().since(last));
+                if left.is_zero() {
+                    *progress = Progress::Withdrawn;
+                    return;
+                }
+                left
+            };
+            time::sleep(left).await;
+        }
+        future::pending().await
+    }
+
+    /// Leaves the queue in place of a caller whose future is not polled, so that others are served. When it is polled
+    /// again or dropped, the claim is undone once more: requests of it may have been sent since.
+    async fn withdraw(&self) {
+        let key = self.claim.key();
+        tracing::warn!(?key, "a waiter was not polled for long and loses its place, lest it hold up others");
+        self.validity.end(LossReason::NotOwner);
+        let (store, session) = (self.store(), self.session.subject());
+        let limit = session.request_timeout;
+        while bounded(limit, store.leave(session.inner(), &self.claim, self.made())).await.is_err() {
+            time::sleep(limit / 4).await;
         }
     }
 }
