@@ -64,6 +64,27 @@ async fn a_caller_who_is_never_polled_again_holds_up_nobody_who_needs_a_session(
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_who_is_never_polled_again_does_not_keep_the_key() -> Result<()> {
+    let zookeeper = ZooKeeper::start()?;
+    let ttl = Duration::from_secs(3);
+    let (locks, other) = (locker(zookeeper.address(), ttl).await?, locker(zookeeper.address(), ttl).await?);
+    let operator = operator(&zookeeper).await?;
+    let guard = other.lock("orders").await?;
+    let mut stuck = pin!(locks.lock("orders"));
+    eventually("a place in the queue", async || {
+        poll_fn(|context| Poll::Ready(stuck.as_mut().poll(context).is_ready())).await;
+        anyhow::ensure!(common::queue(&operator).await?.len() == 2, "it is not in it");
+        Ok(())
+    })
+    .await?;
+    guard.release().await?;
+    soon("the wait behind one who is never polled", other.lock("orders")).await??.release().await?;
+    // Who looks again has lost nothing but its turn.
+    soon("the wait", stuck).await??.release().await?;
+    Ok(())
+}
+
 #[test]
 fn outside_a_runtime_and_after_its_end_a_locker_is_closed() -> Result<()> {
     let zookeeper = ZooKeeper::start()?;
