@@ -206,16 +206,6 @@ impl LeaseTiming {
         sent.after(self.believable(granted))
     }
 
-    /// Returns the instant after which the holder of a ZooKeeper session must assume that it is over: two thirds of the
-    /// negotiated timeout after `sent`, before the first byte of the last request that was answered.
-    ///
-    /// The rest is for followers, which tell the leader only now and then which sessions they heard of: a new leader
-    /// may count from less than the last answer.
-    #[must_use]
-    pub fn session_deadline(&self, sent: BootInstant, negotiated: Duration) -> BootInstant {
-        sent.after(self.believable(negotiated * 2 / 3))
-    }
-
     /// Returns the part of a negotiated ZooKeeper session timeout that is certain from a request on that was put to the
     /// vote: two thirds.
     ///
