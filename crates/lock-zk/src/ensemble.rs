@@ -1,6 +1,6 @@
 //! The servers of an ensemble: how sessions with them are opened, and moved from one to another.
 
-use std::time::Duration;
+use std::{future::Future, pin::pin, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{Error, ErrorKind, Result, backend::LeaseTiming};
@@ -21,8 +21,8 @@ pub(crate) struct Ensemble {
 /// next is silent too, the third is reached before holders have to give up.
 const PATIENCE: u32 = 5;
 
-/// How many parts of the request timeout one server has for itself before the next is asked as well.
-const HEAD_START: u32 = 8;
+/// In how many parts of the request timeout another server is asked as well.
+const HEAD_STARTS: u32 = 8;
 
 /// The pause between two tries to reach a server.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -75,7 +75,7 @@ impl Ensemble {
         connector
     }
 
-    /// Opens a session in which nothing is yet. It is closed if nobody waits for it any more when it is open.
+    /// Opens a session in which nothing is yet. If nobody waits for it any more when it is open, it is closed.
     async fn open_at(&self, server: &str, asked: Duration) -> Result<Connection, ZkError> {
         let (sender, opened) = oneshot::channel();
         let connecting = Connection::open(self.connector(asked), server.to_owned(), self.target.speaks_tls());
@@ -87,7 +87,7 @@ impl Ensemble {
         opened.await.unwrap_or(Err(ZkError::ClientClosed))
     }
 
-    /// Connects a session that stands to another server.
+    /// Connects a session that stands to a server.
     async fn reopen_at(
         &self,
         server: &str,
@@ -98,12 +98,22 @@ impl Ensemble {
         Connection::open(connector, server.to_owned(), self.target.speaks_tls()).await
     }
 
-    /// Returns the servers in an order of its own each time, with a pause before each but the first.
-    fn servers(&self) -> impl Iterator<Item = (Duration, &str)> {
-        let mut servers: Vec<_> = self.target.servers.iter().map(String::as_str).collect();
+    /// Asks all servers, in an order of its own each time; each has a head start before the next.
+    fn ask_all<'a, F: Future>(
+        &'a self,
+        ask: impl Fn(&'a str) -> F,
+    ) -> FuturesUnordered<impl Future<Output = F::Output>> {
+        let mut servers: Vec<_> = self.target.servers.iter().collect();
         servers.shuffle(&mut rand::rng());
-        let head_start = self.timing.request_timeout() / HEAD_START;
-        (0..).map(move |number| head_start * number).zip(servers)
+        let head_start = self.timing.request_timeout() / HEAD_STARTS;
+        let asked = (0..).zip(servers).map(|(number, server)| {
+            let answer = ask(server);
+            async move {
+                time::sleep(head_start * number).await;
+                answer.await
+            }
+        });
+        asked.collect()
     }
 
     /// Opens a session, within the request timeout.
@@ -111,29 +121,23 @@ impl Ensemble {
         let limit = self.timing.request_timeout();
         let opened = time::timeout(limit, self.open_anywhere()).await;
         let opened = opened.unwrap_or_else(|_| Err(failure::silence(limit)));
-        opened.map_err(|error| error.with_server(self.addresses()).without_effect())
+        opened.map_err(|error| error.with_server(self.addresses()))
     }
 
     async fn open_anywhere(&self) -> Result<Connection> {
         let asked = self.timing.ttl();
-        let mut tries: FuturesUnordered<_> = self
-            .servers()
-            .map(async |(pause, server)| {
-                time::sleep(pause).await;
-                (server, self.open_at(server, asked).await)
-            })
-            .collect();
+        let mut answers = self.ask_all(async |server| {
+            let opened = self.open_at(server, asked).await?;
+            if opened.granted() >= asked {
+                return Ok(opened);
+            }
+            // The client library was told to be as patient as a longer session allows.
+            let patient = self.reopen_at(server, opened.session(), opened.granted()).await?;
+            if patient.granted() == opened.granted() { Ok(patient) } else { Err(ZkError::NoHosts) }
+        });
         let mut failure = ZkError::NoHosts;
-        while let Some((server, opened)) = tries.next().await {
-            match opened {
-                Ok(opened) if opened.granted() < asked => {
-                    // The client was made to be as patient as a longer session allows.
-                    let (session, granted) = (opened.session(), opened.granted());
-                    match self.reopen_at(server, session, granted).await {
-                        Ok(patient) if patient.granted() == granted => return Ok(patient),
-                        _ => {}
-                    }
-                }
+        while let Some(answer) = answers.next().await {
+            match answer {
                 Ok(opened) => return Ok(opened),
                 Err(ZkError::NoHosts) => {}
                 Err(error) => failure = error,
@@ -142,36 +146,38 @@ impl Ensemble {
         Err(failure::of_connecting(failure))
     }
 
-    /// Moves a session to a server that keeps it for no less than was granted, whenever there is one. `None` if it is
-    /// over, or if it cannot be known for how long it is kept.
+    /// Moves a session to a server that keeps it for no less than was granted, as soon as there is one. `None` if it is
+    /// over, or if it cannot be known any more for how long it is kept.
     ///
     /// The request that moves a session also sets its timeout, within the bounds of the server that executes it, and its
     /// answer may be lost. So each server is first asked what it grants, by a session in which nothing is.
     pub(crate) async fn move_session(&self, session: &SessionInfo, granted: Duration) -> Option<Connection> {
         loop {
-            let (server, probe) = self.probe(granted).await;
-            let mut moving = std::pin::pin!(self.reopen_at(server, session, granted));
+            let (server, probe) = self.find(granted).await;
+            let mut moving = pin!(self.reopen_at(server, session, granted));
             let moved = tokio::select! {
                 moved = &mut moving => moved,
                 () = probe.drive() => moving.await,
             };
+            // Without an answer, the request may have been executed or may be yet: by the process that told what it grants,
+            // if that process has not ended since.
+            let is_known = moved.is_ok() || probe.driving(probe.vote()).await.is_ok();
+            close(probe);
             match moved {
-                Ok(moved) if moved.granted() >= granted => {
-                    close(probe);
-                    // Reads that follow see at least what was agreed on before.
-                    match moved.driving(moved.vote()).await {
-                        Ok(()) => return Some(moved),
-                        Err(error) => tracing::debug!(server, %error, "a session was moved in vain"),
-                    }
-                }
-                Ok(_) | Err(ZkError::SessionExpired) => return None,
-                // The request may have been executed, or may be yet, but by the process that told what it grants, since
-                // that has not ended.
-                Err(error) if probe.driving(probe.vote()).await.is_ok() => {
+                // Reads that follow see all that was agreed on before the vote.
+                Ok(moved) if moved.granted() >= granted => match moved.driving(moved.vote()).await {
+                    Ok(()) => return Some(moved),
+                    Err(error) => tracing::debug!(server, %error, "a session was moved in vain"),
+                },
+                Err(error) if is_known && error != ZkError::SessionExpired => {
                     tracing::debug!(server, %error, "a session could not be moved");
                 }
-                Err(error) => {
-                    tracing::warn!(server, %error, "it is not known for how long a session is kept; it is given up");
+                moved => {
+                    tracing::warn!(
+                        server,
+                        ?moved,
+                        "a session is over, or not known to be kept for long enough"
+                    );
                     return None;
                 }
             }
@@ -179,57 +185,53 @@ impl Ensemble {
         }
     }
 
-    /// Finds a server that grants a session of so long a timeout. Tries all, again and again.
-    async fn probe(&self, granted: Duration) -> (&str, Connection) {
-        let mut tries: FuturesUnordered<_> = self
-            .servers()
-            .map(async |(pause, server)| {
-                time::sleep(pause).await;
-                loop {
-                    match self.open_at(server, granted).await {
-                        Ok(probe) if probe.granted() >= granted => return (server, probe),
-                        Ok(probe) => {
-                            tracing::warn!(server, ?granted, now = ?probe.granted(), "a server keeps sessions for less now");
-                            close(probe);
-                        }
-                        Err(error) => tracing::debug!(server, %error, "a server gives no session"),
+    /// Finds a server that grants a session of so long a timeout, and shows that session. Asks again and again.
+    async fn find(&self, granted: Duration) -> (&str, Connection) {
+        let mut answers = self.ask_all(async |server| {
+            loop {
+                match self.open_at(server, granted).await {
+                    Ok(opened) if opened.granted() >= granted => return (server, opened),
+                    Ok(opened) => {
+                        tracing::warn!(server, granted = ?opened.granted(), "a server keeps sessions for less than it did");
+                        close(opened);
                     }
-                    time::sleep(RETRY_DELAY).await;
+                    Err(error) => tracing::debug!(server, %error, "a server gives no session"),
                 }
-            })
-            .collect();
-        tries.next().await.expect("an ensemble has a server, and each try goes on until it succeeds")
+                time::sleep(RETRY_DELAY).await;
+            }
+        });
+        answers.next().await.expect("an ensemble has servers, and each is asked until it answers")
     }
 
     /// Refuses servers that do not know each other's sessions, as far as they answer soon.
     pub(crate) async fn check(&self) -> Result<()> {
-        let (limit, asked) = (self.timing.request_timeout() / 2, self.timing.ttl());
         if self.target.servers.len() < 2 {
             return Ok(());
         }
-        let tries: FuturesUnordered<_> = self
-            .servers()
-            .map(async |(_, server)| (server, time::timeout(limit, self.open_at(server, asked)).await))
-            .collect();
-        let answers: Vec<_> = tries.collect().await;
-        let mut sessions =
-            answers.into_iter().filter_map(|(server, opened)| Some((server, opened.ok()?.ok()?)));
-        let Some((first, witness)) = sessions.next() else { return Ok(()) };
-        let checks: FuturesUnordered<_> = sessions
-            .map(async |(server, session)| {
-                let known = self.reopen_at(first, session.session(), session.granted());
-                let known = time::timeout(limit, known).await;
-                let is_stranger = matches!(known, Ok(Err(ZkError::SessionExpired)));
-                close(if let Ok(Ok(known)) = known { known } else { session });
-                is_stranger.then_some(server)
-            })
-            .collect();
-        let strangers: Vec<_> = checks.collect().await;
-        close(witness);
-        let Some(stranger) = strangers.into_iter().flatten().next() else { return Ok(()) };
+        let limit = self.timing.request_timeout() / 2;
+        let answers = self.ask_all(async |server| {
+            let opened = time::timeout(limit, self.open_at(server, self.timing.ttl())).await;
+            Some((server, opened.ok()?.ok()?))
+        });
+        let answers: Vec<_> = answers.collect().await;
+        let mut sessions = answers.into_iter().flatten();
+        let Some((witness, shown)) = sessions.next() else { return Ok(()) };
+        let mut stranger = None;
+        for (server, session) in sessions {
+            let known = self.reopen_at(witness, session.session(), session.granted());
+            let known = time::timeout(limit, known).await;
+            if let Ok(Err(ZkError::SessionExpired)) = known {
+                stranger = Some(server);
+            }
+            close(if let Ok(Ok(known)) = known { known } else { session });
+        }
+        // A witness that has lost its majority knows nothing of what the others do.
+        let is_sound = time::timeout(limit, shown.driving(shown.vote())).await;
+        close(shown);
+        let (Some(stranger), Ok(Ok(()))) = (stranger, is_sound) else { return Ok(()) };
         let message = format!(
-            "{first} does not know the sessions of {stranger}: they are of two ensembles, or keep local sessions, and then \
-             locks exclude nobody; name the servers of one ensemble without local sessions"
+            "{witness} does not know the sessions of {stranger}: they are of two ensembles, or keep local sessions, and \
+             locks would exclude nobody; name the servers of one ensemble without local sessions"
         );
         Err(Error::new(ErrorKind::UnsafeConfig, message).with_server(self.addresses()).without_effect())
     }

@@ -27,6 +27,23 @@ use lock_core::backend::Queued;
 /// Locks on one ZooKeeper ensemble. Cheap to clone; clones share everything, sessions too.
 ///
 /// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use lock_zk::{Options, ZkLocker};
+///
+/// # async fn example() -> lock_zk::Result<()> {
+/// let options = Options::default().with_ttl(Duration::from_secs(20)).with_prefix("shop/locks");
+/// let locks = ZkLocker::connect("zk1:2181,zk2:2181,zk3:2181", options).await?;
+/// match locks.try_lock_for("orders/42", Duration::from_secs(5)).await? {
+///     Some(guard) => guard.release().await?,
+///     None => println!("another held it all the time"),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct ZkLocker(Locker<Queued<ZkStore>>);
 
@@ -35,13 +52,15 @@ impl ZkLocker {
     /// that also says how to log in.
     ///
     /// A session is opened at once. It is kept alive, and abandoned locks are released, by tasks in the runtime in which
-    /// this is called.
+    /// this is called. If there are several servers, it is checked that those that answer know each other's sessions.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::InvalidInput`]: the address or the options cannot work.
     /// - [`ErrorKind::Unavailable`]: no server opened a session within the request timeout.
     /// - [`ErrorKind::Auth`]: the servers refused the user.
+    /// - [`ErrorKind::UnsafeConfig`]: the servers are of different ensembles, or keep local sessions.
+    /// - [`ErrorKind::Closed`]: not called within a tokio runtime.
     ///
     /// # Cancel safety
     ///

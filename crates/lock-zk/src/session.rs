@@ -13,8 +13,10 @@ use lock_core::{
     LossReason, Result,
     backend::{BootInstant, BoxFuture, LeaseTiming, Renewal, Validity, runtime_ended},
 };
-use parking_lot::Mutex;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+};
 
 use crate::{connection::Connection, ensemble::Ensemble, failure};
 
@@ -25,7 +27,8 @@ pub struct Session {
     /// Until when the servers keep it, by the last vote.
     validity: Arc<Validity>,
     carrier: watch::Receiver<Carrier>,
-    task: Mutex<Option<SessionTask>>,
+    /// The task that drives connections. It ends with this value.
+    task: Mutex<JoinSet<()>>,
 }
 
 /// What carries a session now.
@@ -38,15 +41,6 @@ enum Carrier {
     None(Option<Arc<Connection>>),
 }
 
-/// The task that drives connections. It ends with this value.
-struct SessionTask(JoinHandle<()>);
-
-impl Drop for SessionTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Session {
     /// Opens a session, and drives it in a task of the present runtime.
     pub(crate) async fn open(ensemble: &Arc<Ensemble>) -> Result<Self> {
@@ -55,14 +49,9 @@ impl Session {
         let granted = connection.granted();
         let validity = Arc::new(Validity::until(sent.after(LeaseTiming::relayed(granted))));
         let (sender, carrier) = watch::channel(Carrier::Connection(Arc::clone(&connection)));
-        let task = tokio::spawn(carry(Arc::clone(ensemble), connection, Arc::clone(&validity), sender));
-        Ok(Self {
-            ensemble: Arc::clone(ensemble),
-            granted,
-            validity,
-            carrier,
-            task: Mutex::new(Some(SessionTask(task))),
-        })
+        let mut task = JoinSet::new();
+        task.spawn(carry(Arc::clone(ensemble), connection, Arc::clone(&validity), sender));
+        Ok(Self { ensemble: Arc::clone(ensemble), granted, validity, carrier, task: Mutex::new(task) })
     }
 
     /// Returns for how long it is certain after each vote.
@@ -115,12 +104,8 @@ impl Session {
 
     /// Ends the session at the servers, if there is a connection.
     pub(crate) async fn close(&self) {
-        let task = self.task.lock().take();
-        if let Some(mut task) = task {
-            task.0.abort();
-            // Two must not drive a connection at once.
-            let _ = (&mut task.0).await;
-        }
+        // Two must not drive a connection at once.
+        self.task.lock().await.shutdown().await;
         let carrier = self.carrier.borrow().clone();
         if let Carrier::Connection(connection) | Carrier::None(Some(connection)) = carrier {
             connection.close().await;

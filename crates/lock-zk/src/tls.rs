@@ -6,7 +6,7 @@ use lock_core::{Error, ErrorKind, Result};
 use rustls::crypto::CryptoProvider;
 use zookeeper_client::TlsOptions;
 
-/// Whom to trust, and who to be, when [TLS](crate::Options::with_tls) is spoken.
+/// Whom to trust, and who to be, when [TLS](crate::Target::with_tls) is spoken.
 #[derive(Clone, Default)]
 pub struct Tls(pub(crate) TlsOptions);
 

@@ -1,11 +1,9 @@
 //! TLS, spoken with what ends it right before a real ZooKeeper.
 
-mod common;
-
 use std::{net::SocketAddr, sync::Arc};
 
+use crate::common::soon;
 use anyhow::Result;
-use common::soon;
 use lock_zk::{ErrorKind, Options, Target, Tls, ZkLocker};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};

@@ -1,11 +1,11 @@
 //! What goes on when a caller has stopped looking: undos, closing, the ends of runtimes.
 
-mod common;
-
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
+use crate::common::{
+    LONG, QUEUE, SOON, eventually, intruder::Intruder, locker, operator, queue, queue_of, soon, watches,
+};
 use anyhow::Result;
-use common::{LONG, QUEUE, eventually, intruder::Intruder, locker, operator, queue_of, soon, watches};
 use lock_zk::{ErrorKind, Options, ZkLocker};
 use test_cluster::{Proxy, ZooKeeper};
 use tokio::runtime;
@@ -74,7 +74,7 @@ async fn a_waiter_who_is_never_polled_again_does_not_keep_the_key() -> Result<()
     let mut stuck = pin!(locks.lock("orders"));
     eventually("a place in the queue", async || {
         poll_fn(|context| Poll::Ready(stuck.as_mut().poll(context).is_ready())).await;
-        anyhow::ensure!(common::queue(&operator).await?.len() == 2, "it is not in it");
+        anyhow::ensure!(queue(&operator).await?.len() == 2, "it is not in it");
         Ok(())
     })
     .await?;
@@ -102,7 +102,7 @@ fn outside_a_runtime_and_after_its_end_a_locker_is_closed() -> Result<()> {
         let guards = (locks.lock("orders").await?, locks.lock("other orders").await?);
         anyhow::Ok((locks, guards.0, guards.1))
     })?;
-    ended.shutdown_timeout(common::SOON);
+    ended.shutdown_timeout(SOON);
     let here = runtime::Builder::new_current_thread().enable_all().build()?;
     here.block_on(async {
         let error = soon("a release", released.release()).await?.expect_err("the runtime has ended");

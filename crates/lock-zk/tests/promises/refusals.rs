@@ -1,12 +1,10 @@
 //! What cannot work is refused at once, with a reason that a person understands.
 
-mod common;
-
 use lock_core::backend::Effect;
 use std::{net::TcpListener, time::Duration};
 
+use crate::common::{LONG, QUEUE, eventually, operator, soon};
 use anyhow::Result;
-use common::{operator, soon};
 use lock_zk::{Error, ErrorKind, Options, Target, ZkLocker};
 use test_cluster::{Redis, ZooKeeper};
 use zookeeper_client::{Acls, CreateMode};
@@ -100,7 +98,7 @@ async fn an_acl_of_ones_own_is_set_on_what_is_made() -> Result<()> {
     let ann = nobody.clone().with_digest("ann", "secret").with_acl("world:anyone:r,auth::cdr");
     let ann = ZkLocker::connect(ann, Options::default()).await?;
     let guard = ann.lock("orders").await?;
-    let (acl, _) = operator(&zookeeper).await?.get_acl(common::QUEUE).await?;
+    let (acl, _) = operator(&zookeeper).await?.get_acl(QUEUE).await?;
     assert!(acl.iter().any(|entry| entry.scheme() == "world"), "{acl:?}");
     assert!(acl.iter().any(|entry| entry.scheme() == "digest" && entry.id().starts_with("ann:")), "{acl:?}");
     guard.verify().await?;
@@ -140,7 +138,7 @@ async fn servers_of_two_ensembles_are_refused() -> Result<()> {
     for servers in [[&one, &other], [&other, &one]] {
         let servers = servers.map(|server| server.address().to_string()).join(",");
         let options = Options::default().with_request_timeout(Duration::from_secs(2));
-        let connecting = ZkLocker::connect(&servers, options.with_ttl(common::LONG));
+        let connecting = ZkLocker::connect(&servers, options.with_ttl(LONG));
         let error = soon("connecting", connecting).await?.expect_err("they exclude nobody from each other");
         assert_eq!(error.kind(), ErrorKind::UnsafeConfig, "{error}");
     }
@@ -152,8 +150,7 @@ async fn the_limit_of_connections_per_client_is_named() -> Result<()> {
     let zookeeper = ZooKeeper::builder().config("maxClientCnxns", "1").start()?;
     let address = zookeeper.address().to_string();
     let locks =
-        common::eventually("a session", async || Ok(ZkLocker::connect(&address, Options::default()).await?))
-            .await?;
+        eventually("a session", async || Ok(ZkLocker::connect(&address, Options::default()).await?)).await?;
     let error = refused(&address, Options::default()).await?;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("maxClientCnxns"), "{error}");

@@ -1,14 +1,12 @@
 //! Servers that grant less than was asked for, or than they granted before.
 
-mod common;
-
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
+use crate::common::{LONG, SOON, eventually, locker, soon};
 use anyhow::{Result, ensure};
-use common::{LONG, eventually, locker, soon};
 use lock_zk::{LockGuard, Options, ZkLocker};
 use test_cluster::{Behaviour, Direction, Proxy, ZooKeeper, ZooKeeperCluster};
 use tokio::time;
@@ -33,7 +31,7 @@ async fn assert_no_two_believe(guard: &LockGuard, rival: &ZkLocker) -> Result<()
             Ok(None) => {}
             Err(error) => ensure!(error.is_transient(), "{error}"),
         }
-        ensure!(start.elapsed() < common::SOON, "nobody gets the key");
+        ensure!(start.elapsed() < SOON, "nobody gets the key");
         // why: a bounded poll of a condition
         time::sleep(Duration::from_millis(5)).await;
     }
@@ -120,6 +118,7 @@ async fn late_answers_to_those_who_connect_leave_no_heap_of_sessions() -> Result
     for _ in 0..CONNECTS {
         ZkLocker::connect(&proxy.address().to_string(), options.clone()).await.expect_err("it is late");
     }
+    // why: those that opened late have been told so by then
     time::sleep(late).await;
     let dump = zookeeper.ask("dump")?;
     let sessions = dump.lines().filter(|line| line.trim_start().starts_with("0x")).count();
@@ -143,6 +142,7 @@ fn a_lost_session_is_kept_alive_no_longer_and_its_keys_go_with_it() -> Result<()
     assert!(!guard.is_held());
     let go_on = thread::spawn(move || {
         starved.block_on(async {
+            // why: the guard lives for longer than the servers keep its session
             time::sleep(TTL * 2).await;
             drop((locks, guard));
         });

@@ -1,11 +1,9 @@
 //! What goes over the wire: two requests in one latency to acquire, one to release, a push at the hand-over.
 
-mod common;
-
 use std::time::Instant;
 
+use crate::common::{LONG, eventually, keep_queue, locker, operator, soon, watches};
 use anyhow::{Context, Result};
-use common::{LONG, eventually, keep_queue, locker, operator, soon, watches};
 use test_cluster::{Behaviour, Direction, Proxy, ZooKeeper};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,11 +1,11 @@
 //! What operators and servers take away is noticed, by holders and by waiters.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{
+    LONG, QUEUE, eventually, intruder::Intruder, keep_queue, locker, operator, queue_of, soon, watches,
+};
 use anyhow::{Result, ensure};
-use common::{LONG, QUEUE, eventually, intruder::Intruder, locker, operator, queue_of, soon, watches};
 use lock_zk::{ErrorKind, LockGuard, Options, ZkLocker};
 use test_cluster::{Behaviour, Direction, Proxy, ZooKeeper};
 use tokio::task::JoinHandle;
@@ -193,7 +193,7 @@ async fn a_create_whose_answer_is_lost_leaves_nothing_and_blocks_nobody() -> Res
     let proxy = Proxy::start(zookeeper.address())?;
     let (unlucky, other) = (locker(proxy.address(), LONG).await?, locker(zookeeper.address(), LONG).await?);
     let operator = operator(&zookeeper).await?;
-    common::keep_queue(&operator).await?;
+    keep_queue(&operator).await?;
     let mut lost = 0;
     for round in 0..10 {
         eventually("a connection", async || Ok(unlucky.lock("other orders").await?.release().await?)).await?;

@@ -1,11 +1,9 @@
 //! Three servers: whichever of them dies or freezes, locks are neither lost nor held twice.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{eventually, locker, soon, watches_in};
 use anyhow::Result;
-use common::{eventually, locker, soon};
 use lock_zk::{LockGuard, ZkLocker};
 use test_cluster::ZooKeeperCluster;
 use tokio::task::JoinHandle;
@@ -28,7 +26,7 @@ impl Scene {
             (locker(ensemble.connect_string(), TTL).await?, locker(ensemble.connect_string(), TTL).await?);
         let guard = holder.lock("orders").await?;
         let waiting = tokio::spawn(async move { waiter.lock("orders").await });
-        common::watches_in(ensemble.nodes(), 2).await?;
+        watches_in(ensemble.nodes(), 2).await?;
         Ok(Self { ensemble, holder, guard, waiting })
     }
 
@@ -129,14 +127,12 @@ async fn a_follower_that_was_cut_off_keeps_no_lock_alive() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_server_rarely_keeps_a_client_from_connecting() -> Result<()> {
+async fn a_frozen_server_keeps_no_client_from_connecting() -> Result<()> {
     let ensemble = ZooKeeperCluster::start(3)?;
     let frozen = (ensemble.leader()? + 1) % 3;
     ensemble.node(frozen).pause()?;
-    let mut failed = 0;
     for _ in 0..5 {
-        failed += usize::from(locker(ensemble.connect_string(), Duration::from_secs(30)).await.is_err());
+        locker(ensemble.connect_string(), Duration::from_secs(30)).await?;
     }
-    assert!(failed <= 1, "{failed} of 5 could not connect");
     Ok(())
 }

@@ -1,0 +1,11 @@
+//! What lock-zk promises, on real ZooKeepers.
+
+mod background;
+mod common;
+mod ensemble;
+mod losses;
+mod refusals;
+mod timeouts;
+#[cfg(feature = "tls")]
+mod tls;
+mod wire;
