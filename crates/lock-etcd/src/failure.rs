@@ -1,9 +1,9 @@
 //! What an error of the client library means for a lock, in one place.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use etcd_client::Error as Client;
-use lock_core::{Error, ErrorKind};
+use lock_core::{Error, ErrorKind, backend::Effect};
 
 /// What is known of a request that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,10 +17,12 @@ pub(crate) enum Outcome {
 }
 
 /// Why a request failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    Client(Client),
+    Client(Arc<Client>),
     NoAnswer(Duration),
+    /// The endpoint must not be used, or nothing can be any more.
+    Own(Error),
 }
 
 /// The numbers of gRPC, which the client library does not export under a name.
@@ -47,53 +49,73 @@ impl Failure {
 
     /// Whether the server says that it knows no such lease.
     pub(crate) fn is_end_of_lease(&self) -> bool {
-        match self {
-            Self::Client(Client::GRpcStatus(status)) => {
-                i32::from(status.code()) == code::NOT_FOUND && status.message().contains("lease not found")
-            }
+        match self.code_and_text() {
+            Some((code, text)) => code == code::NOT_FOUND && text.contains("lease not found"),
             // What the library itself makes of the answer "0 seconds left" to a first beat.
-            Self::Client(Client::LeaseKeepAliveError(text)) => text == "lease not found",
-            _ => false,
+            None => matches!(self, Self::Client(client)
+                if matches!(&**client, Client::LeaseKeepAliveError(text) if text == "lease not found")),
         }
     }
 
-    /// The error for the caller of an operation of which this was the last request; `unsure` if the outcome of an
-    /// earlier one is not known.
-    pub(crate) fn into_error(self, server: &str, unsure: bool) -> Error {
+    /// Whether etcd's database is full, so that it takes nothing but deletions.
+    pub(crate) fn is_out_of_space(&self) -> bool {
+        let answer = self.code_and_text();
+        answer.is_some_and(|(code, text)| code == code::RESOURCE_EXHAUSTED && text.contains("space exceeded"))
+    }
+
+    fn code_and_text(&self) -> Option<(i32, &str)> {
+        let Self::Client(client) = self else { return None };
+        match &**client {
+            Client::GRpcStatus(status) => Some((i32::from(status.code()), status.message())),
+            _ => None,
+        }
+    }
+
+    /// A watch that the user may not have; the server says so in an answer.
+    pub(crate) fn not_permitted(reason: &str) -> Self {
+        let message = "the user may not watch below the prefix; grant it a role that may";
+        Self::Own(Error::new(ErrorKind::Auth, message).with_source(reason))
+    }
+
+    /// Returns the error for the caller of an operation of which this was the last request; `effect` is that of the
+    /// earlier ones.
+    pub(crate) fn into_error(self, server: &str, effect: Effect) -> Error {
         let (kind, outcome, message) = self.meaning();
         let error = match self {
-            Self::NoAnswer(limit) => Error::new(
-                kind,
-                format!("no answer within {limit:?}; is the server up, reachable and not overloaded?"),
-            ),
+            Self::NoAnswer(limit) => Error::no_answer(limit),
             Self::Client(cause) => Error::new(kind, message).with_source(cause),
+            Self::Own(error) => error,
         };
         let error = error.with_server(server);
-        if unsure || outcome == Outcome::Unknown { error } else { error.without_effect() }
+        if effect == Effect::Possible || outcome == Outcome::Unknown { error } else { error.without_effect() }
     }
 
     fn meaning(&self) -> (ErrorKind, Outcome, &'static str) {
         use ErrorKind::{Auth, InvalidInput, Unavailable, Unexpected};
         use Outcome::{NotSent, Refused, Unknown};
         const BROKEN: &str = "the connection broke; if it does so each time, does etcd listen there, and does one side want TLS?";
-        let status = match self {
+        let client = match self {
             Self::NoAnswer(_) => return (Unavailable, Unknown, ""),
-            Self::Client(Client::GRpcStatus(status)) => status,
-            Self::Client(Client::InvalidArgs(_) | Client::InvalidUri(_)) => {
+            // Another endpoint may belong to the right cluster.
+            Self::Own(error) if error.kind() == ErrorKind::UnsafeConfig => {
+                return (error.kind(), NotSent, "");
+            }
+            Self::Own(error) => return (error.kind(), Refused, ""),
+            Self::Client(client) => client,
+        };
+        let status = match &**client {
+            Client::GRpcStatus(status) => status,
+            Client::InvalidArgs(_) | Client::InvalidUri(_) => {
                 return (InvalidInput, Refused, "the client refuses an endpoint or an option");
             }
-            Self::Client(Client::TransportError(_)) => {
+            Client::TransportError(_) => {
                 return (InvalidInput, Refused, "the client cannot use the TLS options");
             }
-            Self::Client(
-                Client::IoError(_)
-                | Client::WatchError(_)
-                | Client::LeaseKeepAliveError(_)
-                | Client::EndpointError(_),
-            ) => return (Unavailable, Unknown, BROKEN),
-            Self::Client(_) => {
-                return (Unexpected, Unknown, "the client failed in a way that is not expected here");
-            }
+            Client::IoError(_)
+            | Client::WatchError(_)
+            | Client::LeaseKeepAliveError(_)
+            | Client::EndpointError(_) => return (Unavailable, Unknown, BROKEN),
+            _ => return (Unexpected, Unknown, "the client failed in a way that is not expected here"),
         };
         let text = status.message();
         match i32::from(status.code()) {
@@ -102,6 +124,14 @@ impl Failure {
             }
             code::UNAVAILABLE if text.contains("dns error") => {
                 (Unavailable, NotSent, "the host's name cannot be resolved")
+            }
+            code::UNAVAILABLE if text.contains("learner") => (
+                Unavailable,
+                NotSent,
+                "this member is a learner, which serves no locks: promote it, or name members that vote",
+            ),
+            code::NOT_FOUND if text.contains("lease not found") => {
+                (Unavailable, Refused, "the session is over: its lease was revoked, or has ended")
             }
             code::UNAVAILABLE if text.starts_with("etcdserver:") => {
                 (Unavailable, Unknown, "the cluster has no leader, or too few members to decide anything")
@@ -147,14 +177,12 @@ impl Failure {
 
 impl From<Client> for Failure {
     fn from(error: Client) -> Self {
-        Self::Client(error)
+        Self::Client(Arc::new(error))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use lock_core::backend::Effect;
-
     use super::*;
     use tonic::{Code, Status};
 
@@ -199,24 +227,25 @@ mod tests {
             ),
             (Code::Unimplemented, "", Unexpected, Refused),
             (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", Unexpected, Unknown),
-            (Code::NotFound, "etcdserver: requested lease not found", Unexpected, Unknown),
+            (Code::NotFound, "etcdserver: requested lease not found", Unavailable, Refused),
+            (Code::Unavailable, "etcdserver: rpc not supported for learner", Unavailable, NotSent),
         ] {
-            let failure = || Failure::Client(Client::GRpcStatus(Status::new(code, text)));
+            let failure = || Failure::from(Client::GRpcStatus(Status::new(code, text)));
             assert_eq!(failure().outcome(), outcome, "{code:?} {text}");
-            let error = failure().into_error("here", false);
+            let error = failure().into_error("here", Effect::None);
             assert_eq!(
                 (error.kind(), error.effect() == Effect::None),
                 (kind, outcome != Unknown),
                 "{code:?} {text}"
             );
-            assert_eq!(failure().into_error("here", true).effect(), Effect::Possible);
+            assert_eq!(failure().into_error("here", Effect::Possible).effect(), Effect::Possible);
             assert_eq!(failure().is_end_of_lease(), code == Code::NotFound);
         }
     }
 
     #[test]
     fn silence_is_no_refusal() {
-        let error = Failure::NoAnswer(Duration::from_secs(1)).into_error("here", false);
+        let error = Failure::NoAnswer(Duration::from_secs(1)).into_error("here", Effect::None);
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Possible));
         assert!(error.is_transient());
     }

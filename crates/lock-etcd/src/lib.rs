@@ -4,8 +4,6 @@ mod failure;
 mod names;
 mod requests;
 mod servers;
-mod session;
-mod stake;
 mod store;
 mod target;
 mod watches;
@@ -18,15 +16,15 @@ pub use lock_core::{
     Result,
 };
 
-pub use crate::{store::Etcd, target::Target};
+pub use crate::{store::EtcdStore, target::Target};
 
-use lock_core::backend::Leased;
+use lock_core::backend::Queued;
 
 /// Locks on etcd. Cheap to clone; clones share everything: one connection, one session.
 ///
 /// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
 #[derive(Clone)]
-pub struct EtcdLocker(Locker<Leased<Etcd>>);
+pub struct EtcdLocker(Locker<Queued<EtcdStore>>);
 
 impl EtcdLocker {
     /// Connects to `target`: an endpoint such as `http://127.0.0.1:2379`, several of them (separated by commas, or a
@@ -39,7 +37,10 @@ impl EtcdLocker {
     ///
     /// - [`ErrorKind::InvalidInput`]: the endpoints or the options cannot work. Nothing was sent.
     /// - [`ErrorKind::Unavailable`]: no server answered within the request timeout, or none speaks as this one does.
+    /// - [`ErrorKind::UnsafeConfig`]: the endpoints belong to different clusters. One that does not answer now is looked
+    ///   at when it is first used.
     /// - [`ErrorKind::Auth`]: wrong user or password.
+    /// - [`ErrorKind::Closed`]: not called within a tokio runtime.
     /// - [`ErrorKind::Unexpected`]: what answers is not etcd.
     ///
     /// # Cancel safety
@@ -63,11 +64,12 @@ impl EtcdLocker {
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let store = Etcd::connect(target.try_into()?, &options).await?;
-        Ok(Self(Locker::new(Leased::new(store, &options)?)))
+        let store = EtcdStore::new(target.try_into()?, &options)?;
+        store.check_endpoints().await?;
+        Ok(Self(Locker::new(Queued::connect(store, &options).await?)))
     }
 
-    /// Who holds `key` and who waits for it, in this order: a look at the servers, out of date as soon as it is there.
+    /// Returns who holds `key` and who waits for it, in this order: a look at the servers, out of date at once.
     ///
     /// # Errors
     ///
@@ -76,18 +78,17 @@ impl EtcdLocker {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn queue(&self, key: &str) -> Result<Vec<Place>> {
+    pub async fn queue(&self, key: &str) -> Result<Vec<QueueEntry>> {
         let key = Key::new(key)?;
-        let leased = self.0.backend();
-        leased.bounded(leased.store().queue(&key)).await.map_err(|error| error.with_key(&key))
+        self.0.backend().store().queue(&key).await.map_err(|error| error.with_key(&key))
     }
 }
 
-/// One place in the queue of a key. The first is the holder's.
+/// One entry in the queue of a key. The first is the holder's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Place {
-    /// The random id of the attempt that stands there.
+pub struct QueueEntry {
+    /// The random id of the attempt that made it.
     pub owner: String,
     /// The token of its hold, or of the hold that it will have.
     pub fencing_token: FencingToken,
@@ -96,7 +97,7 @@ pub struct Place {
 }
 
 impl Deref for EtcdLocker {
-    type Target = Locker<Leased<Etcd>>;
+    type Target = Locker<Queued<EtcdStore>>;
 
     fn deref(&self) -> &Self::Target {
         &self.0

@@ -34,8 +34,8 @@ impl Prefix {
         format!("{}/{encoded}{END_OF_KEY}", self.0)
     }
 
-    /// The name of one place in the queue: `<prefix>/<key>:<owner>`.
-    pub(crate) fn place(&self, key: &Key, owner: OwnerId) -> String {
+    /// The name of one entry in the queue: `<prefix>/<key>:<owner>`.
+    pub(crate) fn entry(&self, key: &Key, owner: OwnerId) -> String {
         self.queue(key) + &owner.to_string()
     }
 
@@ -45,10 +45,10 @@ impl Prefix {
     }
 }
 
-/// The queue that a place is in.
-pub(crate) fn queue_of(place: &str) -> &str {
-    let end = place.rfind(END_OF_KEY).expect("a place's name contains the end of its key");
-    &place[..=end]
+/// The queue that an entry is in.
+pub(crate) fn queue_of(entry: &str) -> &str {
+    let end = entry.rfind(END_OF_KEY).expect("an entry's name contains the end of its key");
+    &entry[..=end]
 }
 
 #[cfg(test)]

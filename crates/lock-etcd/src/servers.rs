@@ -1,18 +1,26 @@
 //! One client for one endpoint at a time, moved on when that endpoint fails.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
-use lock_core::{Result, backend::LeaseTiming};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use lock_core::{
+    Error, ErrorKind, Result,
+    backend::{Effect, LeaseTiming, SharedAttempt},
+};
 use parking_lot::Mutex;
-use tokio::{sync::watch, time};
+use tokio::{runtime::Handle, sync::watch, time};
 
 use crate::{
     failure::{Failure, Outcome},
     target::Target,
 };
 
-const LONGEST_BREATH: Duration = Duration::from_millis(100);
+const LONGEST_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The endpoints of the cluster. One client over all of them would go on choosing dead ones (its balancer does).
 pub(crate) struct Servers {
@@ -22,7 +30,9 @@ pub(crate) struct Servers {
     /// Counts the endpoints that were given up; the present one follows from it.
     visit: watch::Sender<u64>,
     server: Mutex<Option<Server>>,
-    dialing: tokio::sync::Mutex<()>,
+    dialing: SharedAttempt<Result<Server, Failure>>,
+    /// The cluster that the first endpoint belongs to, and all others must.
+    cluster: OnceLock<u64>,
 }
 
 /// The clients of one endpoint.
@@ -38,20 +48,20 @@ pub(crate) struct Server {
 /// How a request ended.
 pub(crate) struct Reply<T> {
     pub(crate) result: Result<T, Failure>,
-    /// Whether it was also sent to a server that did not answer, and may still execute it.
-    pub(crate) unsure: bool,
+    /// That of the request on servers that did not answer, which may still execute it.
+    pub(crate) effect: Effect,
     server: Arc<str>,
 }
 
 impl<T> Reply<T> {
     /// The answer, or the error for a caller.
     pub(crate) fn into_result(self) -> Result<T> {
-        self.result.map_err(|failure| failure.into_error(&self.server, self.unsure))
+        self.result.map_err(|failure| failure.into_error(&self.server, self.effect))
     }
 }
 
 impl Servers {
-    pub(crate) fn new(target: Target, timing: &LeaseTiming) -> Self {
+    pub(crate) fn new(target: Target, timing: &LeaseTiming, runtime: &Handle) -> Self {
         let request_timeout = timing.request_timeout();
         // The beats of a session keep a live connection busy; a ping is sent only where they stopped coming back, since
         // etcd hangs up on those who ping much.
@@ -63,13 +73,19 @@ impl Servers {
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         let endpoints = target.endpoints.into_iter().map(Arc::from).collect();
-        let (server, dialing) = Default::default();
-        Self { endpoints, options, request_timeout, visit: watch::Sender::new(0), server, dialing }
+        let dialing = SharedAttempt::new(runtime.clone());
+        let (visit, server, cluster) = Default::default();
+        Self { endpoints, options, request_timeout, visit, server, dialing, cluster }
     }
 
-    /// How far apart attempts to go on after a failure are.
-    pub(crate) fn breath(&self) -> Duration {
-        (self.request_timeout / 8).min(LONGEST_BREATH)
+    /// Returns how far apart the first attempts to go on after a failure are.
+    pub(crate) fn retry_delay(&self) -> Duration {
+        (self.request_timeout / 8).min(LONGEST_RETRY_DELAY)
+    }
+
+    /// Returns how far apart attempts are that fail again and again.
+    pub(crate) fn longest_delay(&self) -> Duration {
+        self.request_timeout.max(Duration::from_secs(1))
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {
@@ -88,20 +104,27 @@ impl Servers {
         &self.endpoints[usize::try_from(visit % count).expect("less than the count")]
     }
 
-    /// The present server. If it cannot be logged in to, it is given up.
-    pub(crate) async fn current(&self) -> Result<Server, Failure> {
+    /// Returns the present server. If it cannot be logged in to, it is given up.
+    pub(crate) async fn current(self: &Arc<Self>) -> Result<Server, Failure> {
         if let Some(server) = self.server.lock().clone() {
             return Ok(server);
         }
-        let _turn = self.dialing.lock().await;
+        let servers = Arc::clone(self);
+        self.dialing
+            .run(|| async move { Ok(servers.dial().await) })
+            .await
+            .unwrap_or_else(|ended| Err(Failure::Own(ended)))
+    }
+
+    async fn dial(&self) -> Result<Server, Failure> {
+        // The one who dialed before may just have been done.
         if let Some(server) = self.server.lock().clone() {
             return Ok(server);
         }
         let visit = *self.visit.borrow();
         let name = Arc::clone(self.endpoint(visit));
-        // This connects only if there is a user to log in; otherwise the first request does.
-        let connecting = Client::connect([name.as_ref()], Some(self.options.clone()));
-        let client = match self.limited(connecting).await {
+        let dialing = self.connect(&name);
+        let client = match dialing.await {
             Ok(client) => client,
             Err(failure) => {
                 self.leave(visit);
@@ -116,6 +139,45 @@ impl Servers {
             *present = Some(server.clone());
         }
         Ok(server)
+    }
+
+    /// Connects to an endpoint, and makes sure that it belongs to the same cluster as the others.
+    async fn connect(&self, name: &str) -> Result<Client, Failure> {
+        // This connects only if there is a user to log in; otherwise the first request does.
+        let mut client = self.limited(Client::connect([name], Some(self.options.clone()))).await?;
+        let status = match self.limited(client.status()).await {
+            Err(failure) if failure.outcome() == Outcome::Refused => return Ok(client),
+            status => status?,
+        };
+        let told = status.header().map_or(0, |header| header.cluster_id());
+        let known = *self.cluster.get_or_init(|| told);
+        if known == told {
+            return Ok(client);
+        }
+        let message = format!(
+            "this endpoint belongs to cluster {told:x}, others to {known:x}: two clusters would both grant one lock; name \
+             the endpoints of one"
+        );
+        Err(Failure::Own(Error::new(ErrorKind::UnsafeConfig, message)))
+    }
+
+    /// Connects to all endpoints at once, and fails if they belong to different clusters. Those that do not answer
+    /// within `limit` are looked at when they are first used.
+    pub(crate) async fn check_all(&self, limit: Duration) -> Result<()> {
+        let connect = async |name: Arc<str>| (self.connect(&name).await, name);
+        let mut connecting: FuturesUnordered<_> = self.endpoints.iter().cloned().map(connect).collect();
+        let unsafe_one = async {
+            while let Some((connected, name)) = connecting.next().await {
+                match connected {
+                    Err(Failure::Own(error)) if error.kind() == ErrorKind::UnsafeConfig => {
+                        return Err(error.with_server(&name).without_effect());
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        };
+        time::timeout(limit, unsafe_one).await.unwrap_or(Ok(()))
     }
 
     /// Gives up `server`, unless that was done before. All streams and requests then use the next endpoint.
@@ -148,11 +210,11 @@ impl Servers {
     }
 
     /// Sends a request that may be sent twice, to one endpoint after the other until one answers.
-    pub(crate) async fn ask<T, F>(&self, request: impl Fn(Server) -> F) -> Reply<T>
+    pub(crate) async fn ask<T, F>(self: &Arc<Self>, request: impl Fn(Server) -> F) -> Reply<T>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let mut unsure = false;
+        let mut effect = Effect::None;
         let mut tries = self.endpoints.len().max(2);
         loop {
             tries -= 1;
@@ -160,10 +222,14 @@ impl Servers {
             let (result, name) = match self.current().await {
                 Ok(server) => {
                     let result = self.limited(request(server.clone())).await;
-                    if result.as_ref().is_err_and(|failure| failure.outcome() != Outcome::Refused) {
-                        self.give_up(&server);
+                    if let Err(failure) = &result {
+                        if failure.outcome() != Outcome::Refused {
+                            self.give_up(&server);
+                        }
+                        if failure.outcome() == Outcome::Unknown {
+                            effect = Effect::Possible;
+                        }
                     }
-                    unsure |= result.as_ref().is_err_and(|failure| failure.outcome() == Outcome::Unknown);
                     (result, server.name)
                 }
                 // A login has no effect on any lock.
@@ -173,7 +239,7 @@ impl Servers {
                 Err(failure) if tries > 0 && failure.outcome() != Outcome::Refused => {
                     tracing::debug!(server = &*name, ?failure, "a request goes to the next endpoint");
                 }
-                result => return Reply { result, unsure, server: name },
+                result => return Reply { result, effect, server: name },
             }
         }
     }
