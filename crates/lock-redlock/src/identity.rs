@@ -12,7 +12,7 @@ use lock_redis::{Connection, Handshake, Script, fields, of_connecting};
 use parking_lot::Mutex;
 
 use crate::{
-    recall::{LOOK, Look, MemoryNames, TEACH},
+    recall::{Memory, RESTORE_VOTE, SURVEY, survey_arguments},
     store::ACQUIRE,
 };
 
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Identities(Mutex<Vec<Option<String>>>);
 
 impl Identities {
-    /// The run id of the server at `index`; empty if it does not tell.
+    /// The run id of the server at `index`; empty before the first connection.
     pub(crate) fn of(&self, index: usize) -> String {
         self.0.lock().get(index).cloned().flatten().unwrap_or_default()
     }
@@ -45,33 +45,34 @@ pub(crate) struct Introduction {
     pub(crate) index: usize,
     pub(crate) server: String,
     pub(crate) identities: Arc<Identities>,
-    pub(crate) names: Arc<MemoryNames>,
+    pub(crate) memory: String,
     pub(crate) ttl: Duration,
 }
 
 impl Handshake for Introduction {
     fn run<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let run = fields(told, "run_id").next();
-            if let Some(run) = run {
-                self.identities.enter(self.index, run)?;
-            }
-            let log = fields(told, "aof_enabled").next();
-            // One that does not tell is believed to keep its data.
-            let logs = log.is_none_or(|enabled| enabled == "1");
+            let Some(run) = fields(told, "run_id").next() else {
+                let message = "the server does not tell its run id, so that nobody would know when it was restarted and \
+                               forgot votes; allow INFO to the user";
+                return Err(Error::new(ErrorKind::UnsafeConfig, message).without_effect());
+            };
+            self.identities.enter(self.index, run)?;
+            let logs = fields(told, "aof_enabled").next() == Some("1");
             if !logs {
                 tracing::warn!(
+                    server = self.server,
                     "a server keeps no log of its writes: each restart costs it its vote for a while"
                 );
             }
-            let scripts: [&LazyLock<Script>; 3] = [&ACQUIRE, &LOOK, &TEACH];
-            let arguments = self.names.look(self.ttl, run.unwrap_or_default(), logs);
+            let scripts: [&LazyLock<Script>; 3] = [&ACQUIRE, &SURVEY, &RESTORE_VOTE];
+            let arguments = survey_arguments(self.ttl, run, logs, true);
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let settled = async {
                 connection.load(&scripts.map(|script| &**script)).await?;
-                connection.run::<Look>(&LOOK, &self.names.keys(), &arguments).await
+                connection.run::<Memory>(&SURVEY, &[&self.memory], &arguments).await
             };
-            let (settled, syncs) = join(settled, syncs_each_write(connection, log == Some("1"))).await;
+            let (settled, syncs) = join(settled, syncs_each_write(connection, logs)).await;
             if !syncs {
                 tracing::warn!(
                     server = self.server,

@@ -1,16 +1,22 @@
 //! What is done about servers that have forgotten what they voted for.
 //!
 //! A server that lost its data would give its vote away a second time, and to an older token. So each keeps a hash of
-//! its counters, and one without that hash has no vote. It gets it back once two things are certain:
+//! its counters, and one without that hash has no vote. Nor has one that was restarted, unless it logged all its writes
+//! before and does so now: what else it comes back with is a snapshot, and whatever that holds (counters, votes, the
+//! mark of an earlier loss) may be older than its last votes. So the hash names the run of the server for which it is
+//! true, and the first thing over each new connection is to compare that with the server's run id.
 //!
-//! - Whoever had its vote has it no more: the longest lease that anybody asks for has passed on the clock of the client
-//!   that noticed. Each client tells its TTL to a majority before its first claim, so the longest is known.
+//! Each loss has a mark of its own. The server gets its vote back once two things are certain:
+//!
+//! - Whoever had its vote has it no more: the longest lease that anybody asks for has passed, on the clock of the client
+//!   that noticed, since it saw this mark. Each client tells its TTL to a majority before its first claim, so the longest
+//!   is known.
 //! - It refuses all tokens that are not newer than any that was ever granted. It is told the newest of a majority of the
 //!   servers that still know. They are asked after that wait, since a claim that counts its old vote may collect others
 //!   until then, and no longer.
 //!
-//! Where all servers answer and none remembers anything, the set is new: then nothing has to be waited for. One that
-//! remembers, though it has never voted, tells that the others may have.
+//! Where all servers answer and none ever had a vote, the set is new: then nothing has to be waited for. One that has or
+//! had its vote, though it never used it, tells that the others may have.
 
 use std::{
     sync::{
@@ -29,37 +35,24 @@ use tokio::time;
 
 use crate::{member::Request, servers::Servers};
 
-pub(crate) static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/look.lua")));
-pub(crate) static TEACH: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("../scripts/teach.lua")));
+pub(crate) static SURVEY: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/survey.lua")));
+pub(crate) static RESTORE_VOTE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/restore_vote.lua")));
 
-/// Whether it remembers, the newest token, the longest TTL in ms, and the mark of one that forgot.
-pub(crate) type Look = (bool, u64, u64, String);
+/// Whether it has its vote, the newest token, the longest TTL in ms, and the mark of one that forgot; see `survey.lua`.
+pub(crate) type Memory = (String, u64, u64, String);
 
-/// The names of what a server remembers. No lock has one of them, since theirs have braces.
-pub(crate) struct MemoryNames {
-    pub(crate) memory: String,
-    pub(crate) mark: String,
+/// The name of what a server remembers. No lock has it, since theirs have braces.
+pub(crate) fn memory_name(prefix: &str) -> String {
+    format!("{prefix}#memory")
 }
 
-impl MemoryNames {
-    pub(crate) fn new(prefix: &str) -> Self {
-        Self { memory: format!("{prefix}#memory"), mark: format!("{prefix}#forgot") }
-    }
-
-    pub(crate) fn keys(&self) -> [&str; 2] {
-        [&self.memory, &self.mark]
-    }
-
-    pub(crate) fn look(&self, ttl: Duration, run: &str, logs: bool) -> [String; 4] {
-        let mark = rand::rng().random::<u128>();
-        [
-            ttl.as_millis().to_string(),
-            run.to_owned(),
-            if logs { "1" } else { "0" }.to_owned(),
-            format!("{mark:032x}"),
-        ]
-    }
+/// What `survey.lua` is given. Only over a `new` connection is it certain that run id and log are the server's.
+pub(crate) fn survey_arguments(ttl: Duration, run: &str, logs: bool, new: bool) -> Vec<String> {
+    let flag = |set: bool| if set { "1" } else { "0" }.to_owned();
+    let mark = rand::rng().random::<u128>();
+    vec![ttl.as_millis().to_string(), run.to_owned(), flag(logs), format!("{mark:032x}"), flag(new)]
 }
 
 /// Which servers have forgotten, and since when.
@@ -110,7 +103,7 @@ impl Recall {
 }
 
 impl Servers {
-    /// Asks all servers what they remember, and teaches those that may have their votes back. Only one does it at a
+    /// Asks all servers what they remember, and restores the votes of those that may have them back. Only one does it at a
     /// time; the others return at once.
     ///
     /// # Errors
@@ -124,24 +117,25 @@ impl Servers {
         let _under_way = UnderWay(&recall.under_way);
         let (all, majority) = (self.members.len(), self.majority());
         let (patience, mut pause) = (BootInstant::now().after(self.limit), self.limit / 32);
-        let Survey { started, newest, mut remember, forgot, failure } = loop {
+        let Survey { started, newest, mut remember, used, forgot, failure } = loop {
             let survey = self.survey().await;
             let begun = (1..majority).contains(&survey.remember) && survey.newest == 0;
             if !begun || survey.failure.is_some() || survey.started.after(pause) >= patience {
                 break survey;
             }
-            // why: it may be a new set that another client teaches right now, one server after the other.
+            // why: it may be a new set that another client sets up right now, one server after the other.
             time::sleep(pause).await;
             pause *= 2;
         };
-        let new = forgot.len() == all;
+        // Where nobody has a vote, nobody can have given one since that was noticed.
+        let none = forgot.len() == all;
         let mut next = self.limit / 4;
-        if new || remember >= majority {
+        if none || remember >= majority {
             for (index, noticed, mark) in &forgot {
-                let back = if new { started } else { noticed.after(recall.wait()) };
+                let back = if none && !used { started } else { noticed.after(recall.wait()) };
                 if started < back {
                     next = next.min(back.since(started));
-                } else if self.teach(*index, mark, newest).await {
+                } else if self.restore_vote(*index, mark, newest).await {
                     remember += 1;
                     tracing::info!(
                         server = self.members[*index].server(),
@@ -159,43 +153,42 @@ impl Servers {
     }
 
     async fn survey(&self) -> Survey {
-        let (started, forgot) = (BootInstant::now(), Vec::new());
-        let mut survey = Survey { started, newest: 0, remember: 0, forgot, failure: None };
-        for (index, look) in self.look().await.into_iter().enumerate() {
-            match look {
-                Ok((true, token, ttl, _)) => {
-                    survey.remember += 1;
-                    survey.newest = survey.newest.max(token);
-                    self.recall.longest_ttl_ms.fetch_max(ttl, Ordering::Relaxed);
+        let started = BootInstant::now();
+        let mut survey =
+            Survey { started, newest: 0, remember: 0, used: false, forgot: Vec::new(), failure: None };
+        let asked = self.enumerated().map(|(index, member)| {
+            let arguments = survey_arguments(self.ttl, &self.identities.of(index), false, false);
+            member.ask::<Memory>(&self.request(&SURVEY, arguments))
+        });
+        for (index, answer) in join_all(asked).await.into_iter().enumerate() {
+            let (state, newest, ttl, mark) = match answer {
+                Ok(answer) => answer.value,
+                Err(error) => {
+                    survey.failure = survey.failure.or(Some(error));
+                    continue;
                 }
-                Ok((false, _, _, mark)) => {
-                    survey.forgot.push((index, self.recall.note(index, &mark), mark));
-                }
-                Err(error) => survey.failure = survey.failure.or(Some(error)),
+            };
+            survey.newest = survey.newest.max(newest);
+            self.recall.longest_ttl_ms.fetch_max(ttl, Ordering::Relaxed);
+            survey.used |= state != "new";
+            if state == "votes" {
+                survey.remember += 1;
+            } else {
+                survey.forgot.push((index, self.recall.note(index, &mark), mark));
             }
         }
         survey
     }
 
-    async fn look(&self) -> Vec<Result<Look>> {
-        // Whether it restarted was looked at when it was connected to, which it is over again after each restart.
-        let request = self.request(&LOOK, self.names.look(self.ttl, "", true).to_vec());
-        let looks = self.members.iter().map(|member| member.ask::<Look>(&request));
-        let answers = join_all(looks).await;
-        answers.into_iter().map(|answer| answer.map(|answer| answer.value)).collect()
-    }
-
-    async fn teach(&self, index: usize, mark: &str, newest: u64) -> bool {
+    async fn restore_vote(&self, index: usize, mark: &str, newest: u64) -> bool {
         let longest = self.recall.longest_ttl_ms.load(Ordering::Relaxed);
-        let run = self.identities.of(index);
-        let arguments = vec![mark.to_owned(), newest.to_string(), longest.to_string(), run];
-        let taught = self.members[index].ask::<bool>(&self.request(&TEACH, arguments)).await;
-        taught.is_ok_and(|answer| answer.value)
+        let arguments = vec![mark.to_owned(), newest.to_string(), longest.to_string()];
+        let restored = self.members[index].ask::<bool>(&self.request(&RESTORE_VOTE, arguments)).await;
+        restored.is_ok_and(|answer| answer.value)
     }
 
     fn request(&self, script: &'static LazyLock<Script>, arguments: Vec<String>) -> Arc<Request> {
-        let keys = self.names.keys().map(str::to_owned).to_vec();
-        Arc::new(Request { script, keys, arguments })
+        Arc::new(Request { script, keys: vec![self.memory.clone()], arguments })
     }
 
     fn too_few(&self, forgot: usize, failure: Option<Error>) -> Error {
@@ -204,7 +197,7 @@ impl Servers {
             let message = format!(
                 "{forgot} of {all} servers have lost their data, more than the others can make up for; once no lock is \
                  held any more, delete {} on all of them, and they begin anew",
-                self.names.memory
+                self.memory
             );
             return Error::new(ErrorKind::UnsafeConfig, message).without_effect();
         };
@@ -226,6 +219,8 @@ struct Survey {
     started: BootInstant,
     newest: u64,
     remember: usize,
+    /// Whether one has or had its vote, so that the set is not new.
+    used: bool,
     /// Which have forgotten, since when, and their marks.
     forgot: Vec<(usize, BootInstant, String)>,
     /// Why the first of those who did not answer did not.

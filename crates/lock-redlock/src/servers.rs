@@ -10,14 +10,15 @@ use tokio::{runtime::Handle, time};
 use crate::{
     identity::{Identities, Introduction},
     member::{Member, Reply},
-    recall::{MemoryNames, Recall},
+    recall::{Recall, memory_name},
 };
 
 /// The servers that have a vote each.
 pub(crate) struct Servers {
     pub(crate) members: Vec<Arc<Member>>,
     pub(crate) identities: Arc<Identities>,
-    pub(crate) names: Arc<MemoryNames>,
+    /// The name of what each of them remembers.
+    pub(crate) memory: String,
     pub(crate) recall: Recall,
     pub(crate) ttl: Duration,
     /// The request timeout.
@@ -40,12 +41,15 @@ impl Servers {
         let timing = options.check()?;
         let (ttl, limit) = (timing.ttl(), timing.request_timeout());
         Prefix::new(&prefix(options))?;
-        let names = Arc::new(MemoryNames::new(&prefix(options)));
+        let memory = memory_name(&prefix(options));
         let identities = Arc::<Identities>::default();
         let recall = Recall::new(targets.len(), ttl);
-        let introduction = |index, server| {
-            let (identities, names) = (Arc::clone(&identities), Arc::clone(&names));
-            Introduction { index, server, identities, names, ttl }
+        let introduction = |index, server| Introduction {
+            index,
+            server,
+            identities: Arc::clone(&identities),
+            memory: memory.clone(),
+            ttl,
         };
         let member = |(index, target): (usize, Arc<Target>)| {
             let introduction = introduction(index, target.server());
@@ -53,7 +57,7 @@ impl Servers {
         };
         let members: Vec<_> = targets.into_iter().enumerate().map(member).collect();
         check_set(&members)?;
-        let servers = Self { members, identities, names, recall, ttl, limit, runtime: Handle::current() };
+        let servers = Self { members, identities, memory, recall, ttl, limit, runtime: Handle::current() };
         servers.reach_majority().await?;
         servers.recall().await?;
         Ok(servers)

@@ -145,10 +145,9 @@ impl Redlock {
     }
 
     fn ballot(&self, claim: &Claim, names: &Names, token: u64) -> Request {
-        let memory = &self.servers.names;
         Request {
             script: &ACQUIRE,
-            keys: vec![names.lock.clone(), memory.memory.clone(), memory.mark.clone()],
+            keys: vec![names.lock.clone(), self.servers.memory.clone()],
             arguments: vec![
                 claim.owner().to_string(),
                 claim.ttl().as_millis().to_string(),

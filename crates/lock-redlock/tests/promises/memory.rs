@@ -7,7 +7,7 @@ use lock_redlock::{ErrorKind, RedlockLocker};
 use test_cluster::{Persistence, Redis};
 use tokio::time;
 
-use crate::set::{KEY, MEMORY, SOON, Set, brief, patient};
+use crate::set::{KEY, MEMORY, SOON, Set, brief, patient, remembers};
 
 const FENCE: &str = "lock:redlock:{df}#fence";
 
@@ -19,10 +19,6 @@ fn tomorrow() -> Result<u64> {
 fn set_counter(redis: &Redis, token: u64) -> Result<()> {
     redis.command(&["HSET", MEMORY, FENCE, &token.to_string()])?;
     Ok(())
-}
-
-fn remembers(redis: &Redis) -> Result<bool> {
-    Ok(redis.command(&["EXISTS", MEMORY])?.as_int() == Some(1))
 }
 
 async fn cycle(locks: &RedlockLocker) -> Result<u64> {

@@ -72,6 +72,20 @@ async fn a_server_that_may_evict_locks_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_tell_its_run_is_refused() -> Result<()> {
+    let set = Set::start(3)?;
+    set.servers[1].command(&["ACL", "SETUSER", "blind", "on", ">secret", "~*", "&*", "+@all", "-info"])?;
+    let mut urls = set.urls();
+    urls[1] = urls[1].replace("redis://", "redis://blind:secret@");
+    let targets = urls.iter().map(|url| Ok(Target::url(url)?.accepting_eviction()));
+    let targets = targets.collect::<lock_redlock::Result<Vec<_>>>()?;
+    let error = RedlockLocker::connect(targets, patient()).await.expect_err("a restart would not be noticed");
+    assert_eq!(error.kind(), ErrorKind::UnsafeConfig, "{error}");
+    assert!(error.to_string().contains("run id"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn without_a_majority_nothing_is_connected_to() -> Result<()> {
     let set = Set::start(3)?;
     set.locker(patient()).await?;
