@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lock_core::{Result, backend::ReleaseListener};
+use lock_core::{Key, Result, backend::ReleaseListener};
 use lock_redis::{ChannelListener, Notices};
 use tokio::time;
 
-use crate::crowd::Crowd;
+use crate::backoff::SplitVoteBackoff;
 
 /// How long after the first notice the others are waited for. They were sent at the same time; without them the waiter
 /// would outrun the release at the other servers and be refused.
@@ -15,12 +15,22 @@ const OTHERS: Duration = Duration::from_millis(5);
 
 pub(crate) struct MajorityBell<'a> {
     bells: Vec<ChannelListener<'a>>,
-    crowd: &'a Crowd,
+    key: &'a Key,
+    backoff: &'a SplitVoteBackoff,
 }
 
 impl<'a> MajorityBell<'a> {
-    pub(crate) fn new(notices: &'a [Notices], channel: &str, crowd: &'a Crowd) -> Self {
-        Self { bells: notices.iter().map(|notices| notices.listener(channel.to_owned())).collect(), crowd }
+    pub(crate) fn new(
+        notices: &'a [Notices],
+        channel: &str,
+        key: &'a Key,
+        backoff: &'a SplitVoteBackoff,
+    ) -> Self {
+        Self {
+            bells: notices.iter().map(|notices| notices.listener(channel.to_owned())).collect(),
+            key,
+            backoff,
+        }
     }
 
     fn majority(&self) -> usize {
@@ -50,6 +60,12 @@ impl ReleaseListener for MajorityBell<'_> {
         let mut rings: FuturesUnordered<_> = self.bells.iter_mut().map(ReleaseListener::released).collect();
         rings.next().await;
         let _ = time::timeout(OTHERS, rings.take(others).count()).await;
-        time::sleep(self.crowd.pause()).await;
+        time::sleep(self.backoff.pause(self.key)).await;
+    }
+}
+
+impl Drop for MajorityBell<'_> {
+    fn drop(&mut self) {
+        self.backoff.forget(self.key);
     }
 }

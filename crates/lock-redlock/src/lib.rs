@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod backoff;
 mod bell;
-mod crowd;
 mod identity;
 mod member;
 mod recall;

@@ -25,8 +25,8 @@ use redis::{FromRedisValue, Value};
 use tokio::{task::JoinHandle, time};
 
 use crate::{
+    backoff::SplitVoteBackoff,
     bell::MajorityBell,
-    crowd::Crowd,
     member::{Reply, Request},
     servers::{self, Asked, Majority, Servers, indexed},
     votes::{Decision, Tally, Vote},
@@ -41,6 +41,9 @@ type Ballot = (String, i64, String);
 /// The largest token that a script can compare exactly: microseconds until the year 2255.
 const MAX_TOKEN: u64 = (1 << 53) - 1;
 
+/// The least time for which one whose votes were split keeps out of the way.
+const SHORTEST_ROUND: Duration = Duration::from_millis(1);
+
 /// The least time for which votes are waited for that may decide.
 const MOMENT: Duration = Duration::from_millis(10);
 
@@ -52,7 +55,7 @@ pub struct Redlock {
     newest: AtomicU64,
     /// What still asks the last servers for their votes for a claim that is held already.
     canvassers: Arc<Mutex<HashMap<OwnerId, JoinHandle<()>>>>,
-    crowd: Crowd,
+    backoff: SplitVoteBackoff,
     turns: Turns,
     notices: Vec<Notices>,
 }
@@ -73,7 +76,7 @@ impl Redlock {
             prefix,
             newest,
             canvassers,
-            crowd: Crowd::new(servers.ttl),
+            backoff: SplitVoteBackoff::new(servers.ttl),
             turns,
             notices: targets.into_iter().map(|target| Notices::new(target, limit)).collect(),
             servers,
@@ -236,8 +239,9 @@ impl LeaseStore for Redlock {
 
     async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
         let names = self.names(claim.key());
-        let started = BootInstant::now();
+        let (started, owner) = (BootInstant::now(), claim.owner().to_string());
         let mut undo = false;
+        let mut round = None;
         loop {
             let token = self.propose()?;
             let (decision, tally) = self.poll(claim, &names, token).await;
@@ -245,16 +249,22 @@ impl LeaseStore for Redlock {
             undo |= tally.may_leave_something();
             match decision {
                 Decision::Held => {
-                    self.crowd.thins();
                     return Ok(AcquireReply::Granted { token: FencingToken::new(token), ttl: claim.ttl() });
                 }
                 // The same owner id may go on, since no undo was sent for it: a server that voted for the smaller token
                 // votes for the larger one.
                 Decision::Again => {}
                 Decision::Busy => {
+                    let took = BootInstant::now().since(started);
+                    let round = *round.get_or_insert(took.max(SHORTEST_ROUND));
+                    if tally.stays(&owner) && took + round < self.servers.limit / 2 {
+                        // The others yield meanwhile.
+                        time::sleep(round).await;
+                        continue;
+                    }
                     let free_in = tally.free_in().unwrap_or_else(|| {
-                        self.crowd.grows(BootInstant::now().since(started));
-                        self.crowd.pause()
+                        self.backoff.split(claim.key(), took);
+                        self.backoff.pause(claim.key())
                     });
                     return Ok(AcquireReply::Busy {
                         free_in,
@@ -321,7 +331,7 @@ impl WaitingStore for Redlock {
     async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
         let _turn = self.turns.wait(acquirer.key()).await;
         let channel = self.names(acquirer.key()).lock;
-        let mut bell = MajorityBell::new(&self.notices, &channel, &self.crowd);
+        let mut bell = MajorityBell::new(&self.notices, &channel, acquirer.key(), &self.backoff);
         acquirer.wait(&mut bell).await
     }
 }

@@ -105,8 +105,23 @@ impl Tally {
         if self.stale > 0 && self.granted + self.stale + pending >= majority {
             return Some(Decision::Again);
         }
-        // With too few votes it is open still whether it will be busy or unavailable.
-        self.has_quorum().then_some(Decision::Busy)
+        // With too few votes it is open still whether it will be busy or unavailable; and where votes are split, who yields.
+        let certain = self.has_quorum() && (pending == 0 || self.has_majority_for_another());
+        certain.then_some(Decision::Busy)
+    }
+
+    /// Whether one other has a majority.
+    fn has_majority_for_another(&self) -> bool {
+        let held_by = |owner: &String| self.busy.iter().filter(|(_, other)| other == owner).count();
+        self.busy.iter().any(|(_, owner)| held_by(owner) >= self.majority())
+    }
+
+    /// Whether, of all claims that split the votes, this one stays while the others yield: the one with the smallest owner
+    /// id. All who see its vote agree on that, so that one wins of those who try at once.
+    pub(crate) fn stays(&self, own: &str) -> bool {
+        self.granted > 0
+            && !self.has_majority_for_another()
+            && self.busy.iter().all(|(_, other)| own < other.as_str())
     }
 
     /// The newest token of those who want a larger one.
@@ -123,8 +138,7 @@ impl Tally {
     /// When enough votes for another will have run out, if one other has a majority: else nobody may have the key, and
     /// it is free as soon as all who failed have given their votes back.
     pub(crate) fn free_in(&self) -> Option<Duration> {
-        let held_by = |owner: &String| self.busy.iter().filter(|(_, other)| other == owner).count();
-        if !self.busy.iter().any(|(_, owner)| held_by(owner) >= self.majority()) {
+        if !self.has_majority_for_another() {
             return None;
         }
         let mut ends: Vec<_> = self.busy.iter().map(|(free_in, _)| *free_in).collect();
@@ -174,6 +188,8 @@ mod tests {
             ("aaa", Some(Busy)),
             ("ggab", None),
             ("ggabb", Some(Busy)),
+            ("aab", None),
+            ("gaab", None),
             ("xx", None),
             ("xxaa", None),
             ("xxgga", Some(Busy)),
@@ -203,6 +219,15 @@ mod tests {
     fn only_a_majority_of_one_other_is_waited_for() {
         assert_eq!(tally("aaa").free_in(), Some(Duration::from_millis(9)));
         assert_eq!(tally("gaabb").free_in(), None, "votes are split");
+    }
+
+    #[test]
+    fn of_those_who_split_the_votes_one_stays() {
+        assert!(tally("ggbbc").stays("a"));
+        assert!(!tally("aabbc").stays("a"), "nobody sees it");
+        assert!(!tally("ggaac").stays("b"));
+        assert!(!tally("gbbb").stays("a"), "another holds the key");
+        assert!(tally("gbbxx").stays("a"), "which another may hold");
     }
 
     #[test]
