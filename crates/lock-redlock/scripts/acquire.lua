@@ -6,7 +6,7 @@
 -- ARGV[4] the field of the lock's fence counter   ARGV[5] the token that the claim proposes
 --
 -- Returns {"granted", token, ""}, {"busy", ms until the holder's lease ends, owner id}, {"stale", the newest token, ""}
--- or {"forgot", 0, mark}.
+-- {"forgot", 0, mark}, or {"foreign", 0, ""} if another program keeps something there.
 local floor, forgot, counter = unpack(redis.call('HMGET', KEYS[2], 'floor', 'forgot', ARGV[4]))
 if forgot or not floor then
   -- This server could vote a second time, and for a token that is older than one it has voted for.
@@ -20,6 +20,9 @@ local held = redis.call('GET', KEYS[1])
 local waited_for = ''
 if held then
   local owner, token, plus = string.match(held, '^(%x+):(%d+)(%+?)$')
+  if not owner then
+    return {'foreign', 0, ''}
+  end
   if owner ~= ARGV[1] then
     if ARGV[3] == '1' and plus == '' then
       -- Fails if the memory is full; the waiter then looks again when the lease ends.

@@ -46,10 +46,10 @@ pub(crate) type Reply<T> = Result<Answer<T>>;
 impl Member {
     pub(crate) fn new(
         target: Arc<Target>,
-
         limit: Duration,
         ttl: Duration,
         introduction: Introduction,
+        runtime: Handle,
     ) -> Self {
         Self {
             node: Node::new(target, limit, ttl).with_handshake(introduction),
@@ -58,7 +58,7 @@ impl Member {
             claimed_at: AtomicU64::new(0),
             left_open_at: AtomicU64::new(0),
             dialing: AtomicBool::new(false),
-            runtime: Handle::current(),
+            runtime,
         }
     }
 

@@ -38,6 +38,11 @@ pub(crate) struct Majority<T> {
 
 impl Servers {
     pub(crate) async fn connect(targets: Vec<Arc<Target>>, options: &Options) -> Result<Self> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::Closed, "a locker must be made within a tokio runtime")
+                .with_source(error)
+                .without_effect()
+        })?;
         let timing = options.check()?;
         let (ttl, limit) = (timing.ttl(), timing.request_timeout());
         Prefix::new(&prefix(options))?;
@@ -53,11 +58,11 @@ impl Servers {
         };
         let member = |(index, target): (usize, Arc<Target>)| {
             let introduction = introduction(index, target.server());
-            Arc::new(Member::new(target, limit, ttl, introduction))
+            Arc::new(Member::new(target, limit, ttl, introduction, runtime.clone()))
         };
         let members: Vec<_> = targets.into_iter().enumerate().map(member).collect();
         check_set(&members)?;
-        let servers = Self { members, identities, memory, recall, ttl, limit, runtime: Handle::current() };
+        let servers = Self { members, identities, memory, recall, ttl, limit, runtime: runtime.clone() };
         servers.reach_majority().await?;
         servers.recall().await?;
         Ok(servers)
@@ -134,19 +139,32 @@ impl Servers {
         }
     }
 
-    /// No majority answered; the first of the failures stands for all. Those who forgot have no vote.
+    /// Says why there is no majority, and gives the first failure as the cause. Those who forgot have no vote. What a
+    /// server refuses is said in its words: it answered, and people have to see to it.
     pub(crate) fn unavailable(&self, forgot: usize, failures: Vec<Error>) -> Error {
-        let (all, failed) = (self.members.len(), failures.len());
-        let message = match (failed, forgot) {
-            (0, 0) => format!("the answers of the {all} servers make no majority"),
-            (0, _) => format!("{forgot} of {all} servers have lost their data and have no vote yet"),
-            (_, 0) => {
-                format!("{failed} of {all} servers did not answer; a majority must be up and reachable")
-            }
-            _ => format!("of {all} servers {failed} did not answer and {forgot} have lost their data"),
+        let (all, answered) =
+            (self.members.len(), |failure: &Error| failure.kind() != ErrorKind::Unavailable);
+        let (refused, silent): (Vec<_>, Vec<_>) = failures.into_iter().partition(answered);
+        let mut parts = Vec::new();
+        if !silent.is_empty() {
+            parts.push(format!("{} did not answer", silent.len()));
+        }
+        if forgot > 0 {
+            parts.push(format!("{forgot} have lost their data and have no vote yet"));
+        }
+        if let Some(refusal) = refused.first() {
+            parts.push(format!("{} refuse: {refusal}", refused.len()));
+        }
+        let kind = match refused.first() {
+            Some(refusal) if refused.len() >= self.majority() => refusal.kind(),
+            _ => ErrorKind::Unavailable,
         };
-        let error = Error::new(ErrorKind::Unavailable, message);
-        match failures.into_iter().next() {
+        if parts.is_empty() {
+            parts.push("their answers make no majority".to_owned());
+        }
+        let message = format!("of {all} servers {}; a majority must be able to vote", parts.join(", "));
+        let error = Error::new(kind, message);
+        match silent.into_iter().next() {
             Some(failure) => error.with_source(failure),
             None => error,
         }

@@ -175,6 +175,14 @@ impl Redlock {
                 let free_in = if number < 0 { claim.ttl() } else { Duration::from_millis(natural) };
                 Vote::Busy { free_in, owner: name }
             }
+            "foreign" => {
+                let message =
+                    "another program keeps something else under the lock's name; choose another prefix";
+                let server = self.servers.members[index].server();
+                Vote::Failed(
+                    Error::new(ErrorKind::UnsafeConfig, message).with_server(server).without_effect(),
+                )
+            }
             _ => {
                 if self.servers.recall.notice(index, &name) {
                     let servers = Arc::clone(&self.servers);

@@ -161,7 +161,13 @@ async fn a_vote_that_lands_after_the_release_is_undone_too() -> Result<()> {
     let set = Set::start(3)?;
     let locks = set.locker(patient()).await?;
     set.delay(0..1, Direction::ToServer, Behaviour::Stall);
+    let before = set.proxies[0].requests();
     let guard = locks.lock(KEY).await?;
+    // What was not sent yet when the lock is released is never sent.
+    eventually("the request for the last vote", SOON, || {
+        ensure!(set.proxies[0].requests() > before, "it is not under way");
+        Ok(())
+    })?;
     guard.release().await?;
     set.delay(0..1, Direction::ToServer, Behaviour::Pass);
     locks.close().await;
