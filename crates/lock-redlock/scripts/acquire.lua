@@ -6,15 +6,11 @@
 -- ARGV[4] the field of the lock's fence counter   ARGV[5] the token that the claim proposes
 --
 -- Returns {"granted", token, ""}, {"busy", ms until the holder's lease ends, owner id}, {"stale", the newest token, ""}
--- {"forgot", 0, mark}, or {"foreign", 0, ""} if another program keeps something there.
+-- {"forgot", 0, mark or "" before survey.lua set one}, or {"foreign", 0, ""} if another program keeps something there.
 local floor, forgot, counter = unpack(redis.call('HMGET', KEYS[2], 'floor', 'forgot', ARGV[4]))
 if forgot or not floor then
   -- This server could vote a second time, and for a token that is older than one it has voted for.
-  if not forgot then
-    forgot = ARGV[1]
-    redis.call('HSET', KEYS[2], 'forgot', forgot)
-  end
-  return {'forgot', 0, forgot}
+  return {'forgot', 0, forgot or ''}
 end
 local held = redis.call('GET', KEYS[1])
 local waited_for = ''

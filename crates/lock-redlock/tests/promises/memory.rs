@@ -9,7 +9,7 @@ use tokio::time;
 
 use crate::set::{KEY, MEMORY, SOON, Set, brief, patient, remembers};
 
-const FENCE: &str = "lock:redlock:{df}#fence";
+const FENCE: &str = "lock:{redlock:df}#fence";
 
 fn tomorrow() -> Result<u64> {
     let day = Duration::from_secs(24 * 60 * 60);

@@ -147,7 +147,7 @@ async fn a_vote_that_lands_late_is_undone_after_it() -> Result<()> {
     set.delay(0..2, Direction::ToServer, Behaviour::Pass);
     eventually("the late votes to arrive", SOON, || {
         for redis in &set.servers {
-            let counters = redis.command(&["HEXISTS", crate::set::MEMORY, "lock:redlock:{df}#fence"])?;
+            let counters = redis.command(&["HEXISTS", crate::set::MEMORY, "lock:{redlock:df}#fence"])?;
             ensure!(counters.as_int() == Some(1), "not all have voted");
         }
         Ok(())
@@ -172,7 +172,7 @@ async fn a_vote_that_lands_after_the_release_is_undone_too() -> Result<()> {
     set.delay(0..1, Direction::ToServer, Behaviour::Pass);
     locks.close().await;
     eventually("the late vote to be gone", SOON, || {
-        let voted = set.servers[0].command(&["HEXISTS", crate::set::MEMORY, "lock:redlock:{df}#fence"])?;
+        let voted = set.servers[0].command(&["HEXISTS", crate::set::MEMORY, "lock:{redlock:df}#fence"])?;
         ensure!(voted.as_int() == Some(1), "it has not arrived");
         ensure!(set.votes()? == 0, "it is there");
         Ok(())

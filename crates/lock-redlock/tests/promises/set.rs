@@ -7,8 +7,8 @@ use lock_redlock::{Options, RedlockLocker};
 use test_cluster::{Direction, Persistence, Proxy, Redis, eventually, proxy::Behaviour};
 
 pub(crate) const KEY: &str = "orders/42";
-pub(crate) const NAME: &str = "lock:redlock:{df}:orders/42";
-pub(crate) const MEMORY: &str = "lock:redlock#memory";
+pub(crate) const NAME: &str = "lock:{redlock:df}:orders/42";
+pub(crate) const MEMORY: &str = "lock:{redlock}#memory";
 
 /// The bound of what takes a few round trips.
 pub(crate) const SOON: Duration = Duration::from_secs(10);

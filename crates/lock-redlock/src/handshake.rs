@@ -1,4 +1,4 @@
-//! Who the servers are: no two of them may be the same, and each is told apart from what it was before a restart.
+//! What is settled with a server over each new connection: who it is, and whether it was restarted since.
 
 use std::{
     collections::HashMap,
@@ -11,16 +11,13 @@ use lock_core::{Error, ErrorKind, Result, backend::BoxFuture};
 use lock_redis::{Connection, Handshake, Script, fields, of_connecting};
 use parking_lot::Mutex;
 
-use crate::{
-    recall::{Memory, RESTORE_VOTE, SURVEY, survey_arguments},
-    store::ACQUIRE,
-};
+use crate::requests::{ACQUIRE, Memory, RESTORE_VOTE, Request, SURVEY};
 
 /// The run ids of the servers, as far as they are known: a random one for each start of each server.
 #[derive(Default)]
-pub(crate) struct Identities(Mutex<Vec<Option<String>>>);
+pub(crate) struct RunIds(Mutex<Vec<Option<String>>>);
 
-impl Identities {
+impl RunIds {
     /// The run id of the server at `index`; empty before the first connection.
     pub(crate) fn of(&self, index: usize) -> String {
         self.0.lock().get(index).cloned().flatten().unwrap_or_default()
@@ -40,16 +37,16 @@ impl Identities {
     }
 }
 
-/// What is settled with a server over each new connection, so that nobody is asked for a vote before.
-pub(crate) struct Introduction {
+/// The handshake with one of the servers. Nobody asks it for its vote before.
+pub(crate) struct VoterHandshake {
     pub(crate) index: usize,
     pub(crate) server: String,
-    pub(crate) identities: Arc<Identities>,
+    pub(crate) run_ids: Arc<RunIds>,
     pub(crate) memory: String,
     pub(crate) ttl: Duration,
 }
 
-impl Handshake for Introduction {
+impl Handshake for VoterHandshake {
     fn run<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let Some(run) = fields(told, "run_id").next() else {
@@ -57,7 +54,7 @@ impl Handshake for Introduction {
                                forgot votes; allow INFO to the user";
                 return Err(Error::new(ErrorKind::UnsafeConfig, message).without_effect());
             };
-            self.identities.enter(self.index, run)?;
+            self.run_ids.enter(self.index, run)?;
             let logs = fields(told, "aof_enabled").next() == Some("1");
             if !logs {
                 tracing::warn!(
@@ -66,11 +63,11 @@ impl Handshake for Introduction {
                 );
             }
             let scripts: [&LazyLock<Script>; 3] = [&ACQUIRE, &SURVEY, &RESTORE_VOTE];
-            let arguments = survey_arguments(self.ttl, run, logs, true);
-            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let survey = Request::survey(&self.memory, self.ttl, run, logs, true);
+            let (keys, arguments) = survey.borrowed();
             let settled = async {
                 connection.load(&scripts.map(|script| &**script)).await?;
-                connection.run::<Memory>(&SURVEY, &[&self.memory], &arguments).await
+                connection.run::<Memory>(survey.script, &keys, &arguments).await
             };
             let (settled, syncs) = join(settled, syncs_each_write(connection, logs)).await;
             if !syncs {
@@ -84,7 +81,7 @@ impl Handshake for Introduction {
     }
 }
 
-/// Whether a server with a log writes it to the disk before it answers; yes if it has none or may not be asked.
+/// Returns whether a server with a log writes it to the disk before it answers; yes if it has none or may not be asked.
 async fn syncs_each_write(connection: &Connection, logs: bool) -> bool {
     let mut connection = match connection {
         Connection::Node(connection) if logs => connection.clone(),

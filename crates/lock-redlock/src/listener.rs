@@ -1,4 +1,4 @@
-//! A bell that rings when a majority of the servers may be free.
+//! Hearing of a release when a majority of the servers may be free.
 
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use crate::backoff::SplitVoteBackoff;
 /// would outrun the release at the other servers and be refused.
 const OTHERS: Duration = Duration::from_millis(5);
 
-pub(crate) struct MajorityBell<'a> {
-    bells: Vec<ChannelListener<'a>>,
+/// Listens to one key's channel on all servers.
+pub(crate) struct MajorityListener<'a> {
+    channels: Vec<ChannelListener<'a>>,
     key: &'a Key,
     backoff: &'a SplitVoteBackoff,
 }
 
-impl<'a> MajorityBell<'a> {
+impl<'a> MajorityListener<'a> {
     pub(crate) fn new(
         notices: &'a [Notices],
         channel: &str,
@@ -27,22 +28,23 @@ impl<'a> MajorityBell<'a> {
         backoff: &'a SplitVoteBackoff,
     ) -> Self {
         Self {
-            bells: notices.iter().map(|notices| notices.listener(channel.to_owned())).collect(),
+            channels: notices.iter().map(|notices| notices.listener(channel.to_owned())).collect(),
             key,
             backoff,
         }
     }
 
     fn majority(&self) -> usize {
-        self.bells.len() / 2 + 1
+        self.channels.len() / 2 + 1
     }
 }
 
-impl ReleaseListener for MajorityBell<'_> {
+impl ReleaseListener for MajorityListener<'_> {
     /// A release frees a majority, so that at least one of any majority tells of it: the rest is not waited for.
     async fn listen(&mut self) -> Result<()> {
         let mut missing = self.majority();
-        let mut listening: FuturesUnordered<_> = self.bells.iter_mut().map(ReleaseListener::listen).collect();
+        let mut listening: FuturesUnordered<_> =
+            self.channels.iter_mut().map(ReleaseListener::listen).collect();
         let mut outcome = Ok(());
         while missing > 0
             && let Some(listens) = listening.next().await
@@ -57,14 +59,15 @@ impl ReleaseListener for MajorityBell<'_> {
 
     async fn released(&mut self) {
         let others = self.majority() - 1;
-        let mut rings: FuturesUnordered<_> = self.bells.iter_mut().map(ReleaseListener::released).collect();
-        rings.next().await;
-        let _ = time::timeout(OTHERS, rings.take(others).count()).await;
+        let mut releases: FuturesUnordered<_> =
+            self.channels.iter_mut().map(ReleaseListener::released).collect();
+        releases.next().await;
+        let _ = time::timeout(OTHERS, releases.take(others).count()).await;
         time::sleep(self.backoff.pause(self.key)).await;
     }
 }
 
-impl Drop for MajorityBell<'_> {
+impl Drop for MajorityListener<'_> {
     fn drop(&mut self) {
         self.backoff.forget(self.key);
     }

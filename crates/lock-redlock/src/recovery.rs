@@ -20,7 +20,7 @@
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,36 +28,18 @@ use std::{
 
 use futures_util::future::join_all;
 use lock_core::{Error, ErrorKind, Result, backend::BootInstant};
-use lock_redis::Script;
 use parking_lot::Mutex;
-use rand::RngExt;
 use tokio::time;
 
-use crate::{member::Request, servers::Servers};
+use crate::{
+    requests::{Memory, RESTORE_VOTE, Request},
+    servers::Servers,
+};
 
-pub(crate) static SURVEY: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("../scripts/survey.lua")));
-pub(crate) static RESTORE_VOTE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("../scripts/restore_vote.lua")));
-
-/// Whether it has its vote, the newest token, the longest TTL in ms, and the mark of one that forgot; see `survey.lua`.
-pub(crate) type Memory = (String, u64, u64, String);
-
-/// The name of what a server remembers. No lock has it, since theirs have braces.
-pub(crate) fn memory_name(prefix: &str) -> String {
-    format!("{prefix}#memory")
-}
-
-/// What `survey.lua` is given. Only over a `new` connection is it certain that run id and log are the server's.
-pub(crate) fn survey_arguments(ttl: Duration, run: &str, logs: bool, new: bool) -> Vec<String> {
-    let flag = |set: bool| if set { "1" } else { "0" }.to_owned();
-    let mark = rand::rng().random::<u128>();
-    vec![ttl.as_millis().to_string(), run.to_owned(), flag(logs), format!("{mark:032x}"), flag(new)]
-}
-
-/// Which servers have forgotten, and since when.
-pub(crate) struct Recall {
-    absences: Mutex<Vec<Option<Absence>>>,
+/// Notices which servers have forgotten, and gives them their votes back.
+pub(crate) struct AmnesiaRecovery {
+    servers: Arc<Servers>,
+    losses: Mutex<Vec<Option<Loss>>>,
     longest_ttl_ms: AtomicU64,
     /// In nanoseconds of a [`BootInstant`]: before, there is nothing to be learnt.
     due: AtomicU64,
@@ -65,58 +47,67 @@ pub(crate) struct Recall {
 }
 
 #[derive(Clone)]
-struct Absence {
+struct Loss {
     mark: String,
     noticed: BootInstant,
 }
 
-impl Recall {
-    pub(crate) fn new(servers: usize, ttl: Duration) -> Self {
+impl AmnesiaRecovery {
+    pub(crate) fn new(servers: Arc<Servers>) -> Self {
+        let ttl = servers.ttl.as_millis();
         Self {
-            absences: Mutex::new(vec![None; servers]),
-            longest_ttl_ms: AtomicU64::new(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            losses: Mutex::new(vec![None; servers.voters.len()]),
+            longest_ttl_ms: AtomicU64::new(u64::try_from(ttl).unwrap_or(u64::MAX)),
+            servers,
             due: AtomicU64::new(0),
             under_way: AtomicBool::new(false),
         }
     }
 
-    /// Writes down that a server has forgotten, and says whether something should be done about it now.
-    pub(crate) fn notice(&self, index: usize, mark: &str) -> bool {
-        self.note(index, mark);
-        BootInstant::now().as_nanos() >= self.due.load(Ordering::Relaxed)
+    /// Writes down that a server has forgotten, and starts what can be done about it by now.
+    pub(crate) fn notice(self: &Arc<Self>, index: usize, mark: &str) {
+        if !mark.is_empty() {
+            self.noticed(index, mark);
+        }
+        if BootInstant::now().as_nanos() >= self.due.load(Ordering::Relaxed) {
+            let recovery = Arc::clone(self);
+            self.servers.runtime.spawn(async move {
+                if let Err(error) = recovery.run().await {
+                    tracing::warn!(%error, "servers without their data stay without their votes");
+                }
+            });
+        }
     }
 
-    /// When it was first seen to have forgotten. A server that forgets once more has another mark.
-    fn note(&self, index: usize, mark: &str) -> BootInstant {
-        let absence = &mut self.absences.lock()[index];
-        if absence.as_ref().is_none_or(|known| known.mark != mark) {
-            *absence = Some(Absence { mark: mark.to_owned(), noticed: BootInstant::now() });
+    /// Returns when this loss was first seen. A server that forgets once more has another mark.
+    fn noticed(&self, index: usize, mark: &str) -> BootInstant {
+        let loss = &mut self.losses.lock()[index];
+        if loss.as_ref().is_none_or(|known| known.mark != mark) {
+            *loss = Some(Loss { mark: mark.to_owned(), noticed: BootInstant::now() });
             self.due.store(0, Ordering::Relaxed);
         }
-        absence.as_ref().expect("it was just noted").noticed
+        loss.as_ref().expect("it was just noted").noticed
     }
 
-    /// The longest lease with the largest drift of clocks that options allow.
+    /// Returns how long the votes of before may count: the longest lease with the largest drift of clocks that options allow.
     fn wait(&self) -> Duration {
         Duration::from_millis(self.longest_ttl_ms.load(Ordering::Relaxed)).mul_f64(1.2)
     }
-}
 
-impl Servers {
     /// Asks all servers what they remember, and restores the votes of those that may have them back. Only one does it at a
     /// time; the others return at once.
     ///
     /// # Errors
     ///
     /// Fewer than a majority have their votes, and why.
-    pub(crate) async fn recall(&self) -> Result<()> {
-        let recall = &self.recall;
-        if recall.under_way.swap(true, Ordering::Relaxed) {
+    pub(crate) async fn run(&self) -> Result<()> {
+        let servers = &self.servers;
+        if self.under_way.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let _under_way = UnderWay(&recall.under_way);
-        let (all, majority) = (self.members.len(), self.majority());
-        let (patience, mut pause) = (BootInstant::now().after(self.limit), self.limit / 32);
+        let _under_way = UnderWay(&self.under_way);
+        let (all, majority) = (servers.voters.len(), servers.majority());
+        let (patience, mut pause) = (BootInstant::now().after(servers.limit), servers.limit / 32);
         let Survey { started, newest, mut remember, used, forgot, failure } = loop {
             let survey = self.survey().await;
             let begun = (1..majority).contains(&survey.remember) && survey.newest == 0;
@@ -129,23 +120,23 @@ impl Servers {
         };
         // Where nobody has a vote, nobody can have given one since that was noticed.
         let none = forgot.len() == all;
-        let mut next = self.limit / 4;
+        let mut next = servers.limit / 4;
         if none || remember >= majority {
             for (index, noticed, mark) in &forgot {
-                let back = if none && !used { started } else { noticed.after(recall.wait()) };
+                let back = if none && !used { started } else { noticed.after(self.wait()) };
                 if started < back {
                     next = next.min(back.since(started));
                 } else if self.restore_vote(*index, mark, newest).await {
                     remember += 1;
                     tracing::info!(
-                        server = self.members[*index].server(),
+                        server = servers.voters[*index].server(),
                         newest,
                         "the server has its vote back"
                     );
                 }
             }
         }
-        recall.due.store(BootInstant::now().after(next).as_nanos(), Ordering::Relaxed);
+        self.due.store(BootInstant::now().after(next).as_nanos(), Ordering::Relaxed);
         if remember >= majority {
             return Ok(());
         }
@@ -156,9 +147,16 @@ impl Servers {
         let started = BootInstant::now();
         let mut survey =
             Survey { started, newest: 0, remember: 0, used: false, forgot: Vec::new(), failure: None };
-        let asked = self.enumerated().map(|(index, member)| {
-            let arguments = survey_arguments(self.ttl, &self.identities.of(index), false, false);
-            member.ask::<Memory>(&self.request(&SURVEY, arguments))
+        let servers = &self.servers;
+        let asked = servers.enumerated().map(|(index, voter)| {
+            let run = servers.run_ids.of(index);
+            voter.ask::<Memory>(&Arc::new(Request::survey(
+                &servers.names.memory,
+                servers.ttl,
+                &run,
+                false,
+                false,
+            )))
         });
         for (index, answer) in join_all(asked).await.into_iter().enumerate() {
             let (state, newest, ttl, mark) = match answer {
@@ -169,35 +167,33 @@ impl Servers {
                 }
             };
             survey.newest = survey.newest.max(newest);
-            self.recall.longest_ttl_ms.fetch_max(ttl, Ordering::Relaxed);
+            self.longest_ttl_ms.fetch_max(ttl, Ordering::Relaxed);
             survey.used |= state != "new";
             if state == "votes" {
                 survey.remember += 1;
             } else {
-                survey.forgot.push((index, self.recall.note(index, &mark), mark));
+                survey.forgot.push((index, self.noticed(index, &mark), mark));
             }
         }
         survey
     }
 
     async fn restore_vote(&self, index: usize, mark: &str, newest: u64) -> bool {
-        let longest = self.recall.longest_ttl_ms.load(Ordering::Relaxed);
+        let longest = self.longest_ttl_ms.load(Ordering::Relaxed);
         let arguments = vec![mark.to_owned(), newest.to_string(), longest.to_string()];
-        let restored = self.members[index].ask::<bool>(&self.request(&RESTORE_VOTE, arguments)).await;
+        let keys = vec![self.servers.names.memory.clone()];
+        let request = Arc::new(Request { script: &RESTORE_VOTE, keys, arguments });
+        let restored = self.servers.voters[index].ask::<bool>(&request).await;
         restored.is_ok_and(|answer| answer.value)
     }
 
-    fn request(&self, script: &'static LazyLock<Script>, arguments: Vec<String>) -> Arc<Request> {
-        Arc::new(Request { script, keys: vec![self.memory.clone()], arguments })
-    }
-
     fn too_few(&self, forgot: usize, failure: Option<Error>) -> Error {
-        let all = self.members.len();
+        let all = self.servers.voters.len();
         let Some(failure) = failure else {
             let message = format!(
                 "{forgot} of {all} servers have lost their data, more than the others can make up for; once no lock is \
                  held any more, delete {} on all of them, and they begin anew",
-                self.memory
+                self.servers.names.memory
             );
             return Error::new(ErrorKind::UnsafeConfig, message).without_effect();
         };
