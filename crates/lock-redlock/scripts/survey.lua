@@ -9,8 +9,8 @@
 -- ARGV[1] TTL in ms that the client asks for   ARGV[2] the server's run id   ARGV[3] "1" if the server logs each write
 -- ARGV[4] a random mark   ARGV[5] "1" over a new connection, when run id and log are certain
 --
--- Returns {"votes", the newest token, the longest TTL in ms, ""}, or {"forgot", ...the same..., mark}; "new" in place of
--- "forgot" if it never had a vote.
+-- Returns {"votes", the newest token, the longest TTL in ms, ""}, or {"forgot", ...the same..., mark}; "new" in place
+-- of "forgot" if it never had a vote.
 local floor, ttl, run, log, forgot = unpack(redis.call('HMGET', KEYS[1], 'floor', 'ttl', 'run', 'log', 'forgot'))
 local certain = ARGV[5] == '1'
 local restarted = certain and run ~= ARGV[2]

@@ -50,8 +50,8 @@ impl Handshake for VoterHandshake {
     fn run<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let Some(run) = fields(told, "run_id").next() else {
-                let message = "the server does not tell its run id, so that nobody would know when it was restarted and \
-                               forgot votes; allow INFO to the user";
+                let message = "the server does not tell its run id, so that nobody would know when it was restarted \
+                               and forgot votes; allow INFO to the user";
                 return Err(Error::new(ErrorKind::UnsafeConfig, message).without_effect());
             };
             self.run_ids.enter(self.index, run)?;

@@ -42,12 +42,12 @@ impl RedlockLocker {
     ///
     /// - [`ErrorKind::InvalidInput`]: an address or the options cannot work, the number is even or below three, or two
     ///   addresses lead to one server.
-    /// - [`ErrorKind::Unavailable`]: no majority can be connected to, or has its votes. The first is certain after three
-    ///   and a half request timeouts at the latest, since connecting takes several round trips; asking what they
+    /// - [`ErrorKind::Unavailable`]: no majority can be connected to, or has its votes. The first is certain after
+    ///   three and a half request timeouts at the latest, since connecting takes several round trips; asking what they
     ///   remember takes up to two more, and each server of a new set that falls silent while it is set up one.
     /// - [`ErrorKind::Auth`]: wrong user or password of one of the servers.
-    /// - [`ErrorKind::UnsafeConfig`]: a server may evict locks, or too many have lost their data. A new set that was left
-    ///   half set up looks like that too.
+    /// - [`ErrorKind::UnsafeConfig`]: a server may evict locks, or too many have lost their data. A new set that was
+    ///   left half set up looks like that too.
     /// - [`ErrorKind::Unexpected`]: what answers is not Redis.
     ///
     /// # Cancel safety

@@ -8,15 +8,15 @@
 //!
 //! Each loss has a mark of its own. The server gets its vote back once two things are certain:
 //!
-//! - Whoever had its vote has it no more: the longest lease that anybody asks for has passed, on the clock of the client
-//!   that noticed, since it saw this mark. Each client tells its TTL to a majority before its first claim, so the longest
-//!   is known.
-//! - It refuses all tokens that are not newer than any that was ever granted. It is told the newest of a majority of the
-//!   servers that still know. They are asked after that wait, since a claim that counts its old vote may collect others
-//!   until then, and no longer.
+//! - Whoever had its vote has it no more: the longest lease that anybody asks for has passed, on the clock of the
+//!   client that noticed, since it saw this mark. Each client tells its TTL to a majority before its first claim, so
+//!   the longest is known.
+//! - It refuses all tokens that are not newer than any that was ever granted. It is told the newest of a majority of
+//!   the servers that still know. They are asked after that wait, since a claim that counts its old vote may collect
+//!   others until then, and no longer.
 //!
-//! Where all servers answer and none ever had a vote, the set is new: then nothing has to be waited for. One that has or
-//! had its vote, though it never used it, tells that the others may have.
+//! Where all servers answer and none ever had a vote, the set is new: then nothing has to be waited for. One that has
+//! or had its vote, though it never used it, tells that the others may have.
 
 use std::{
     sync::{
@@ -89,13 +89,14 @@ impl AmnesiaRecovery {
         loss.as_ref().expect("it was just noted").noticed
     }
 
-    /// Returns how long the votes of before may count: the longest lease with the largest drift of clocks that options allow.
+    /// Returns how long the votes of before may count: the longest lease with the largest drift of clocks that options
+    /// allow.
     fn wait(&self) -> Duration {
         Duration::from_millis(self.longest_ttl_ms.load(Ordering::Relaxed)).mul_f64(1.2)
     }
 
-    /// Asks all servers what they remember, and restores the votes of those that may have them back. Only one does it at a
-    /// time; the others return at once.
+    /// Asks all servers what they remember, and restores the votes of those that may have them back. Only one does it
+    /// at a time; the others return at once.
     ///
     /// # Errors
     ///

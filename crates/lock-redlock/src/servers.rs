@@ -98,15 +98,16 @@ impl Servers {
         self.voters.len() / 2 + 1
     }
 
-    /// The servers that are asked for votes: all, without those that have been silent lately if there are enough others.
+    /// The servers that are asked for votes: all, without those that have been silent lately if there are enough
+    /// others.
     pub(crate) fn worth_asking(&self) -> Vec<bool> {
         let worth: Vec<_> = self.voters.iter().map(|voter| voter.is_worth_asking()).collect();
         let enough = worth.iter().filter(|worth| **worth).count() >= self.majority();
         if enough { worth } else { vec![true; self.voters.len()] }
     }
 
-    /// Counts answers until a majority has said yes or no; the others come to their end in the background. `read` makes a
-    /// yes or a no of an answer, or neither.
+    /// Counts answers until a majority has said yes or no; the others come to their end in the background. `read` makes
+    /// a yes or a no of an answer, or neither.
     pub(crate) async fn majority_of<T: Send + 'static>(
         &self,
         mut pending: Asked<T>,

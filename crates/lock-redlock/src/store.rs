@@ -55,8 +55,8 @@ pub struct RedlockStore {
 impl RedlockStore {
     pub(crate) async fn connect(targets: Vec<Target>, options: &Options) -> Result<Self> {
         if !targets.iter().all(Target::is_one_server) {
-            let message = "each target must be one server: what Sentinel or a cluster calls by one name may change, and \
-                           a change of servers forgets votes";
+            let message = "each target must be one server: what Sentinel or a cluster calls by one name may \
+                           change, and a change of servers forgets votes";
             return Err(Error::new(ErrorKind::InvalidInput, message).without_effect());
         }
         let targets: Vec<_> = targets.into_iter().map(Arc::new).collect();
@@ -79,7 +79,8 @@ impl RedlockStore {
         self.servers.names.of(key)
     }
 
-    /// Returns a token larger than any that was seen here, and the more likely larger than all others the better the clock.
+    /// Returns a token larger than any that was seen here, and the more likely larger than all others the better the
+    /// clock.
     fn propose(&self) -> Result<u64> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let clock = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
@@ -116,7 +117,8 @@ impl RedlockStore {
             if let Some(decision) = tally.decided() {
                 break decision;
             }
-            // The rest of the votes is waited for a few times as long as a majority took, lest one slow server slow all.
+            // The rest of the votes is waited for a few times as long as a majority took, lest one slow server slow
+            // all.
             if patience.is_none() && tally.has_quorum() {
                 patience =
                     Some(time::Instant::now() + (8 * started.elapsed() + MOMENT).min(self.servers.limit / 4));

@@ -59,8 +59,8 @@ impl Voter {
         self.watched(self.dialing_time(), self.node.connect()).await
     }
 
-    /// Returns whether it should be asked for a vote: it has not been silent lately, or it is time to try once more. The
-    /// one who is told so tries for all.
+    /// Returns whether it should be asked for a vote: it has not been silent lately, or it is time to try once more.
+    /// The one who is told so tries for all.
     pub(crate) fn is_worth_asking(&self) -> bool {
         let silent_until = self.silent_until.load(Ordering::Relaxed);
         let now = BootInstant::now();

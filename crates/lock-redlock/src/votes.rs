@@ -104,7 +104,8 @@ impl Tally {
         if self.stale > 0 && self.granted + self.stale + pending >= majority {
             return Some(Decision::Again);
         }
-        // With too few votes it is open still whether it will be busy or unavailable; and where votes are split, who yields.
+        // With too few votes it is open still whether it will be busy or unavailable; and where votes are split, who
+        // yields.
         let certain = self.has_quorum() && (pending == 0 || self.has_majority_for_another());
         certain.then_some(Decision::Busy)
     }

@@ -155,7 +155,8 @@ async fn a_majority_that_forgot_is_for_people_to_settle() -> Result<()> {
     Ok(())
 }
 
-/// Those who were down at the first hold remember that nobody ever held anything; those who granted it remember nothing.
+/// Those who were down at the first hold remember that nobody ever held anything; those who granted it remember
+/// nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_majority_that_forgot_the_first_hold_ever_is_no_new_set() -> Result<()> {
     let set = Set::start(5)?;

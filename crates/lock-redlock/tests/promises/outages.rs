@@ -9,7 +9,8 @@ use tokio::time;
 
 use crate::set::{KEY, SOON, Set, brief, patient};
 
-/// Breaks one server after the other up to a minority of five, each time while a lock is held for longer than its lease.
+/// Breaks one server after the other up to a minority of five, each time while a lock is held for longer than its
+/// lease.
 async fn a_minority_may_fail(fail: impl Fn(&Set, usize) -> Result<()>) -> Result<()> {
     let set = Set::start(5)?;
     let (locks, rival) = (set.locker(brief()).await?, set.locker(brief()).await?);
