@@ -1,12 +1,15 @@
 #![doc = include_str!("../README.md")]
 
-mod bell;
-mod crowd;
-mod identity;
-mod member;
-mod recall;
+mod backoff;
+mod handshake;
+mod late_votes;
+mod listener;
+mod names;
+mod recovery;
+mod requests;
 mod servers;
 mod store;
+mod voter;
 mod votes;
 
 use std::{fmt, ops::Deref};
@@ -18,7 +21,7 @@ pub use lock_core::{
 pub use lock_redis::Target;
 pub use redis;
 
-pub use crate::store::Redlock;
+pub use crate::store::RedlockStore;
 
 use lock_core::backend::Leased;
 
@@ -26,7 +29,7 @@ use lock_core::backend::Leased;
 ///
 /// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
 #[derive(Clone)]
-pub struct RedlockLocker(Locker<Leased<Redlock>>);
+pub struct RedlockLocker(Locker<Leased<RedlockStore>>);
 
 impl RedlockLocker {
     /// Connects to `targets`, each an address such as `redis://127.0.0.1:6379`, a [`redis::Client`], or a [`Target`]:
@@ -39,12 +42,12 @@ impl RedlockLocker {
     ///
     /// - [`ErrorKind::InvalidInput`]: an address or the options cannot work, the number is even or below three, or two
     ///   addresses lead to one server.
-    /// - [`ErrorKind::Unavailable`]: no majority can be connected to, or has its votes. The first is certain after three
-    ///   and a half request timeouts at the latest, since connecting takes several round trips; asking what they
+    /// - [`ErrorKind::Unavailable`]: no majority can be connected to, or has its votes. The first is certain after
+    ///   three and a half request timeouts at the latest, since connecting takes several round trips; asking what they
     ///   remember takes up to two more, and each server of a new set that falls silent while it is set up one.
     /// - [`ErrorKind::Auth`]: wrong user or password of one of the servers.
-    /// - [`ErrorKind::UnsafeConfig`]: a server may evict locks, or too many have lost their data. A new set that was left
-    ///   half set up looks like that too.
+    /// - [`ErrorKind::UnsafeConfig`]: a server may evict locks, or too many have lost their data. A new set that was
+    ///   left half set up looks like that too.
     /// - [`ErrorKind::Unexpected`]: what answers is not Redis.
     ///
     /// # Cancel safety
@@ -71,11 +74,11 @@ impl RedlockLocker {
         Error: From<T::Error>,
     {
         let targets = targets.into_iter().map(TryInto::try_into).collect::<Result<Vec<Target>, _>>()?;
-        let store = Redlock::connect(targets, &options).await?;
+        let store = RedlockStore::connect(targets, &options).await?;
         Ok(Self(Locker::new(Leased::new(store, &options)?)))
     }
 
-    /// The name under which each server keeps the lock on `key`, for a look with `redis-cli`.
+    /// Returns the name under which each server keeps the lock on `key`, for a look with `redis-cli`.
     ///
     /// # Errors
     ///
@@ -86,7 +89,7 @@ impl RedlockLocker {
 }
 
 impl Deref for RedlockLocker {
-    type Target = Locker<Leased<Redlock>>;
+    type Target = Locker<Leased<RedlockStore>>;
 
     fn deref(&self) -> &Self::Target {
         &self.0

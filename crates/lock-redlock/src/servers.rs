@@ -1,24 +1,25 @@
-//! All the servers, and what is common to every question that is put to them.
+//! All the servers, and what every question that is put to them has in common.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{Error, ErrorKind, Options, Result, backend::BoxFuture};
-use lock_redis::{Answer, Prefix, Target};
+use lock_redis::{Answer, Target};
+use redis::FromRedisValue;
 use tokio::{runtime::Handle, time};
 
 use crate::{
-    identity::{Identities, Introduction},
-    member::{Member, Reply},
-    recall::{MemoryNames, Recall},
+    handshake::{RunIds, VoterHandshake},
+    names::RedlockNames,
+    requests::{Reply, Request},
+    voter::Voter,
 };
 
 /// The servers that have a vote each.
 pub(crate) struct Servers {
-    pub(crate) members: Vec<Arc<Member>>,
-    pub(crate) identities: Arc<Identities>,
-    pub(crate) names: Arc<MemoryNames>,
-    pub(crate) recall: Recall,
+    pub(crate) voters: Vec<Arc<Voter>>,
+    pub(crate) run_ids: Arc<RunIds>,
+    pub(crate) names: RedlockNames,
     pub(crate) ttl: Duration,
     /// The request timeout.
     pub(crate) limit: Duration,
@@ -29,38 +30,31 @@ pub(crate) struct Servers {
 /// Questions under way, in no order, each with the index of its server.
 pub(crate) type Asked<T> = FuturesUnordered<BoxFuture<'static, (usize, Reply<T>)>>;
 
-/// How a majority answered, and who has not answered yet.
-pub(crate) struct Majority<T> {
-    pub(crate) answer: Result<bool>,
-    pub(crate) pending: Asked<T>,
-}
-
 impl Servers {
     pub(crate) async fn connect(targets: Vec<Arc<Target>>, options: &Options) -> Result<Self> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::Closed, "a locker must be made within a tokio runtime")
+                .with_source(error)
+                .without_effect()
+        })?;
         let timing = options.check()?;
         let (ttl, limit) = (timing.ttl(), timing.request_timeout());
-        Prefix::new(&prefix(options))?;
-        let names = Arc::new(MemoryNames::new(&prefix(options)));
-        let identities = Arc::<Identities>::default();
-        let recall = Recall::new(targets.len(), ttl);
-        let introduction = |index, server| {
-            let (identities, names) = (Arc::clone(&identities), Arc::clone(&names));
-            Introduction { index, server, identities, names, ttl }
+        let names = RedlockNames::new(options)?;
+        let run_ids = Arc::<RunIds>::default();
+        let voter = |(index, target): (usize, Arc<Target>)| {
+            let (server, memory) = (target.server(), names.memory.clone());
+            let handshake = VoterHandshake { index, server, run_ids: Arc::clone(&run_ids), memory, ttl };
+            Arc::new(Voter::new(target, limit, ttl, handshake, runtime.clone()))
         };
-        let member = |(index, target): (usize, Arc<Target>)| {
-            let introduction = introduction(index, target.server());
-            Arc::new(Member::new(target, limit, ttl, introduction))
-        };
-        let members: Vec<_> = targets.into_iter().enumerate().map(member).collect();
-        check_set(&members)?;
-        let servers = Self { members, identities, names, recall, ttl, limit, runtime: Handle::current() };
+        let voters: Vec<_> = targets.into_iter().enumerate().map(voter).collect();
+        check_set(&voters)?;
+        let servers = Self { voters, run_ids, names, ttl, limit, runtime };
         servers.reach_majority().await?;
-        servers.recall().await?;
         Ok(servers)
     }
 
     async fn reach_majority(&self) -> Result<()> {
-        let mut attempts: FuturesUnordered<_> = self.members.iter().map(Member::connect).collect();
+        let mut attempts: FuturesUnordered<_> = self.voters.iter().map(Voter::connect).collect();
         let enough = time::sleep(self.limit);
         tokio::pin!(enough);
         let mut reached = 0;
@@ -86,27 +80,39 @@ impl Servers {
         }
     }
 
-    pub(crate) fn enumerated(&self) -> impl Iterator<Item = (usize, &Arc<Member>)> {
-        self.members.iter().enumerate()
+    pub(crate) fn enumerated(&self) -> impl Iterator<Item = (usize, &Arc<Voter>)> {
+        self.voters.iter().enumerate()
+    }
+
+    /// Puts a question about a hold to the servers that are worth asking.
+    pub(crate) fn ask<T>(&self, request: Request) -> Asked<T>
+    where
+        T: FromRedisValue + Send + 'static,
+    {
+        let request = Arc::new(request);
+        let asked = self.enumerated().zip(self.worth_asking()).filter(|(_, worth)| *worth);
+        asked.map(|((index, voter), _)| indexed(index, voter.ask(&request))).collect()
     }
 
     pub(crate) fn majority(&self) -> usize {
-        self.members.len() / 2 + 1
+        self.voters.len() / 2 + 1
     }
 
-    /// The servers that are asked for votes: all, without those that have been silent lately if there are enough others.
+    /// The servers that are asked for votes: all, without those that have been silent lately if there are enough
+    /// others.
     pub(crate) fn worth_asking(&self) -> Vec<bool> {
-        let worth: Vec<_> = self.members.iter().map(|member| member.is_worth_asking()).collect();
+        let worth: Vec<_> = self.voters.iter().map(|voter| voter.is_worth_asking()).collect();
         let enough = worth.iter().filter(|worth| **worth).count() >= self.majority();
-        if enough { worth } else { vec![true; self.members.len()] }
+        if enough { worth } else { vec![true; self.voters.len()] }
     }
 
-    /// Counts answers until a majority has said yes or no. `read` makes a yes or a no of an answer, or neither.
-    pub(crate) async fn majority_of<T: 'static>(
+    /// Counts answers until a majority has said yes or no; the others come to their end in the background. `read` makes
+    /// a yes or a no of an answer, or neither.
+    pub(crate) async fn majority_of<T: Send + 'static>(
         &self,
         mut pending: Asked<T>,
         read: impl Fn(&Answer<T>) -> Option<bool>,
-    ) -> Majority<T> {
+    ) -> Result<bool> {
         let (mut yes, mut no) = (0, 0);
         let mut failures = Vec::new();
         while let Some((_, reply)) = pending.next().await {
@@ -117,32 +123,40 @@ impl Servers {
                 Err(error) => failures.push(error),
             }
             if yes >= self.majority() || no >= self.majority() {
-                return Majority { answer: Ok(yes > no), pending };
+                if !pending.is_empty() {
+                    self.runtime.spawn(async move { while pending.next().await.is_some() {} });
+                }
+                return Ok(yes > no);
             }
         }
-        Majority { answer: Err(self.unavailable(0, failures)), pending }
+        Err(self.unavailable(0, failures))
     }
 
-    /// Lets questions that nobody waits for any more come to their end.
-    pub(crate) fn carry_on<T: Send + 'static>(&self, mut pending: Asked<T>) {
-        if !pending.is_empty() {
-            self.runtime.spawn(async move { while pending.next().await.is_some() {} });
-        }
-    }
-
-    /// No majority answered; the first of the failures stands for all. Those who forgot have no vote.
+    /// Says why there is no majority, and gives the first failure as the cause. Those who forgot have no vote. What a
+    /// server refuses is said in its words: it answered, and people have to see to it.
     pub(crate) fn unavailable(&self, forgot: usize, failures: Vec<Error>) -> Error {
-        let (all, failed) = (self.members.len(), failures.len());
-        let message = match (failed, forgot) {
-            (0, 0) => format!("the answers of the {all} servers make no majority"),
-            (0, _) => format!("{forgot} of {all} servers have lost their data and have no vote yet"),
-            (_, 0) => {
-                format!("{failed} of {all} servers did not answer; a majority must be up and reachable")
-            }
-            _ => format!("of {all} servers {failed} did not answer and {forgot} have lost their data"),
+        let (all, answered) = (self.voters.len(), |failure: &Error| failure.kind() != ErrorKind::Unavailable);
+        let (refused, silent): (Vec<_>, Vec<_>) = failures.into_iter().partition(answered);
+        let mut parts = Vec::new();
+        if !silent.is_empty() {
+            parts.push(format!("{} did not answer", silent.len()));
+        }
+        if forgot > 0 {
+            parts.push(format!("{forgot} have lost their data and have no vote yet"));
+        }
+        if let Some(refusal) = refused.first() {
+            parts.push(format!("{} refuse: {refusal}", refused.len()));
+        }
+        let kind = match refused.first() {
+            Some(refusal) if refused.len() >= self.majority() => refusal.kind(),
+            _ => ErrorKind::Unavailable,
         };
-        let error = Error::new(ErrorKind::Unavailable, message);
-        match failures.into_iter().next() {
+        if parts.is_empty() {
+            parts.push("their answers make no majority".to_owned());
+        }
+        let message = format!("of {all} servers {}; a majority must be able to vote", parts.join(", "));
+        let error = Error::new(kind, message);
+        match silent.into_iter().next() {
             Some(failure) => error.with_source(failure),
             None => error,
         }
@@ -156,15 +170,10 @@ pub(crate) fn indexed<T: Send + 'static>(
     Box::pin(async move { (index, reply.await) })
 }
 
-/// What the names of all locks begin with: other than those of the locks on a single server, which may be one of these.
-pub(crate) fn prefix(options: &Options) -> String {
-    format!("{}:redlock", options.prefix())
-}
-
-/// An odd number of servers, at least three, no two the same.
-fn check_set(members: &[Arc<Member>]) -> Result<()> {
+/// Checks that it is an odd number of servers, at least three, no two the same.
+fn check_set(voters: &[Arc<Voter>]) -> Result<()> {
     let refuse = |reason: String| Err(Error::new(ErrorKind::InvalidInput, reason).without_effect());
-    let count = members.len();
+    let count = voters.len();
     if count < 3 {
         return refuse(format!(
             "{count} servers were given; at least 3 are needed for one of them to be able to fail"
@@ -177,9 +186,9 @@ fn check_set(members: &[Arc<Member>]) -> Result<()> {
             count - 1
         ));
     }
-    for (index, member) in members.iter().enumerate() {
-        if members[..index].iter().any(|other| other.server() == member.server()) {
-            return refuse(format!("{} was given twice; each server has one vote", member.server()));
+    for (index, voter) in voters.iter().enumerate() {
+        if voters[..index].iter().any(|other| other.server() == voter.server()) {
+            return refuse(format!("{} was given twice; each server has one vote", voter.server()));
         }
     }
     Ok(())

@@ -1,9 +1,8 @@
 //! Counting votes: when it is decided, and what.
 
-use lock_core::backend::Effect;
 use std::time::Duration;
 
-use lock_core::Error;
+use lock_core::{Error, backend::Effect};
 
 /// What one server made of a claim.
 #[derive(Debug)]
@@ -75,17 +74,17 @@ impl Tally {
         self.servers - self.votes() - self.forgot - self.failures.len()
     }
 
-    /// Whether a majority has voted, so that the rest need not be waited for without end.
+    /// Returns whether a majority has voted, so that the rest need not be waited for without end.
     pub(crate) fn has_quorum(&self) -> bool {
         self.votes() >= self.majority()
     }
 
-    /// What is certain, whatever those say who have not answered.
+    /// Returns what is certain, whatever those say who have not answered.
     pub(crate) fn decided(&self) -> Option<Decision> {
         self.decide(self.pending())
     }
 
-    /// What it comes to if those who have not answered never do. Needs a quorum.
+    /// Returns what it comes to if those who have not answered never do. Needs a quorum.
     pub(crate) fn without_the_rest(&self) -> Decision {
         self.decide(0).unwrap_or(Decision::Busy)
     }
@@ -105,26 +104,41 @@ impl Tally {
         if self.stale > 0 && self.granted + self.stale + pending >= majority {
             return Some(Decision::Again);
         }
-        // With too few votes it is open still whether it will be busy or unavailable.
-        self.has_quorum().then_some(Decision::Busy)
+        // With too few votes it is open still whether it will be busy or unavailable; and where votes are split, who
+        // yields.
+        let certain = self.has_quorum() && (pending == 0 || self.has_majority_for_another());
+        certain.then_some(Decision::Busy)
     }
 
-    /// The newest token of those who want a larger one.
+    /// Returns whether one other has a majority.
+    fn has_majority_for_another(&self) -> bool {
+        let held_by = |owner: &String| self.busy.iter().filter(|(_, other)| other == owner).count();
+        self.busy.iter().any(|(_, owner)| held_by(owner) >= self.majority())
+    }
+
+    /// Returns whether this claim, of all that split the votes, stays while the others yield: the one with the smallest
+    /// owner id does. All who see its vote agree on that, so that one wins of those who try at once.
+    pub(crate) fn stays(&self, own: &str) -> bool {
+        self.granted > 0
+            && !self.has_majority_for_another()
+            && self.busy.iter().all(|(_, other)| own < other.as_str())
+    }
+
+    /// Returns the newest token of those who want a larger one.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
     }
 
-    /// Whether the claim may have left anything anywhere.
-    pub(crate) fn may_leave_something(&self) -> bool {
-        self.granted + self.pending() > 0
-            || self.failures.iter().any(|failure| failure.effect() == Effect::Possible)
+    /// Returns whether the claim may have left anything anywhere.
+    pub(crate) fn effect(&self) -> Effect {
+        let asked = if self.granted + self.pending() > 0 { Effect::Possible } else { Effect::None };
+        self.failures.iter().fold(asked, |effect, failure| effect.and(failure.effect()))
     }
 
-    /// When enough votes for another will have run out, if one other has a majority: else nobody may have the key, and
-    /// it is free as soon as all who failed have given their votes back.
+    /// Returns when enough votes for another will have run out, if one other has a majority: else nobody may have the
+    /// key, and it is free as soon as all who failed have given their votes back.
     pub(crate) fn free_in(&self) -> Option<Duration> {
-        let held_by = |owner: &String| self.busy.iter().filter(|(_, other)| other == owner).count();
-        if !self.busy.iter().any(|(_, owner)| held_by(owner) >= self.majority()) {
+        if !self.has_majority_for_another() {
             return None;
         }
         let mut ends: Vec<_> = self.busy.iter().map(|(free_in, _)| *free_in).collect();
@@ -174,6 +188,8 @@ mod tests {
             ("aaa", Some(Busy)),
             ("ggab", None),
             ("ggabb", Some(Busy)),
+            ("aab", None),
+            ("gaab", None),
             ("xx", None),
             ("xxaa", None),
             ("xxgga", Some(Busy)),
@@ -206,9 +222,18 @@ mod tests {
     }
 
     #[test]
+    fn of_those_who_split_the_votes_one_stays() {
+        assert!(tally("ggbbc").stays("a"));
+        assert!(!tally("aabbc").stays("a"), "nobody sees it");
+        assert!(!tally("ggaac").stays("b"));
+        assert!(!tally("gbbb").stays("a"), "another holds the key");
+        assert!(tally("gbbxx").stays("a"), "which another may hold");
+    }
+
+    #[test]
     fn only_what_may_be_left_is_undone() {
-        assert!(!tally("aaaxx").may_leave_something());
-        assert!(tally("aaax").may_leave_something(), "one has not answered");
-        assert!(tally("gaaxx").may_leave_something());
+        assert_eq!(tally("aaaxx").effect(), Effect::None);
+        assert_eq!(tally("aaax").effect(), Effect::Possible, "one has not answered");
+        assert_eq!(tally("gaaxx").effect(), Effect::Possible);
     }
 }

@@ -256,3 +256,40 @@ fn subscribed(redis: &Redis) -> Result<()> {
         Ok(())
     })
 }
+
+/// What lies before the server has taken the acquire in, and hands it on when the client believes it lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_an_acquire_that_arrives_after_the_release_takes_nothing() -> Result<()> {
+    let redis = Redis::start()?;
+    let storing = Proxy::start(redis.address())?;
+    let proxy = Proxy::start(storing.address())?;
+    let locks = SetnxLocker::connect(format!("redis://{}", proxy.address()), options()).await?;
+    let scripts = || -> Result<usize> {
+        let stats = redis.command(&["INFO", "commandstats"])?.text();
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        Ok(calls.and_then(|rest| rest.split(',').next()).map_or(Ok(0), str::parse)?)
+    };
+    storing.set(Direction::ToServer, Behaviour::Stall);
+    let before = storing.requests();
+    let acquiring = tokio::spawn({
+        let locks = locks.clone();
+        async move { locks.try_lock(KEY).await }
+    });
+    eventually("the first copy", PATIENCE, || {
+        ensure!(storing.requests() > before);
+        Ok(())
+    })?;
+    proxy.retarget(redis.address());
+    proxy.reset_all();
+    let guard = in_time(acquiring).await???.expect("it is free");
+    guard.release().await?;
+    let executed = scripts()?;
+    storing.set(Direction::ToServer, Behaviour::Pass);
+    eventually("the first copy to be executed", PATIENCE, || {
+        ensure!(scripts()? > executed);
+        Ok(())
+    })?;
+    assert!(!is_locked(&redis)?, "nobody holds it");
+    locks.try_lock(KEY).await?.expect("it is free").release().await?;
+    Ok(())
+}

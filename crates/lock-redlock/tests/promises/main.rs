@@ -5,4 +5,5 @@ mod memory;
 mod outages;
 mod refusals;
 mod set;
+mod snapshots;
 mod wire;

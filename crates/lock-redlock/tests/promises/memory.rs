@@ -7,9 +7,9 @@ use lock_redlock::{ErrorKind, RedlockLocker};
 use test_cluster::{Persistence, Redis};
 use tokio::time;
 
-use crate::set::{KEY, MEMORY, SOON, Set, brief, patient};
+use crate::set::{KEY, MEMORY, SOON, Set, brief, patient, remembers};
 
-const FENCE: &str = "lock:redlock:{df}#fence";
+const FENCE: &str = "lock:{redlock:df}#fence";
 
 fn tomorrow() -> Result<u64> {
     let day = Duration::from_secs(24 * 60 * 60);
@@ -19,10 +19,6 @@ fn tomorrow() -> Result<u64> {
 fn set_counter(redis: &Redis, token: u64) -> Result<()> {
     redis.command(&["HSET", MEMORY, FENCE, &token.to_string()])?;
     Ok(())
-}
-
-fn remembers(redis: &Redis) -> Result<bool> {
-    Ok(redis.command(&["EXISTS", MEMORY])?.as_int() == Some(1))
 }
 
 async fn cycle(locks: &RedlockLocker) -> Result<u64> {
@@ -159,7 +155,8 @@ async fn a_majority_that_forgot_is_for_people_to_settle() -> Result<()> {
     Ok(())
 }
 
-/// Those who were down at the first hold remember that nobody ever held anything; those who granted it remember nothing.
+/// Those who were down at the first hold remember that nobody ever held anything; those who granted it remember
+/// nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_majority_that_forgot_the_first_hold_ever_is_no_new_set() -> Result<()> {
     let set = Set::start(5)?;

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lock_redlock::{Error, ErrorKind, LockGuard};
-use test_cluster::{Direction, Redis, eventually, proxy::Behaviour};
+use test_cluster::{Direction, Proxy, Redis, eventually, proxy::Behaviour};
 use tokio::time;
 
 use crate::set::{KEY, SOON, Set, brief, patient};
 
-/// Breaks one server after the other up to a minority of five, each time while a lock is held for longer than its lease.
+/// Breaks one server after the other up to a minority of five, each time while a lock is held for longer than its
+/// lease.
 async fn a_minority_may_fail(fail: impl Fn(&Set, usize) -> Result<()>) -> Result<()> {
     let set = Set::start(5)?;
     let (locks, rival) = (set.locker(brief()).await?, set.locker(brief()).await?);
@@ -147,7 +148,7 @@ async fn a_vote_that_lands_late_is_undone_after_it() -> Result<()> {
     set.delay(0..2, Direction::ToServer, Behaviour::Pass);
     eventually("the late votes to arrive", SOON, || {
         for redis in &set.servers {
-            let counters = redis.command(&["HEXISTS", crate::set::MEMORY, "lock:redlock:{df}#fence"])?;
+            let counters = redis.command(&["HEXISTS", crate::set::MEMORY, "lock:{redlock:df}#fence"])?;
             ensure!(counters.as_int() == Some(1), "not all have voted");
         }
         Ok(())
@@ -161,12 +162,18 @@ async fn a_vote_that_lands_after_the_release_is_undone_too() -> Result<()> {
     let set = Set::start(3)?;
     let locks = set.locker(patient()).await?;
     set.delay(0..1, Direction::ToServer, Behaviour::Stall);
+    let before = set.proxies[0].requests();
     let guard = locks.lock(KEY).await?;
+    // What was not sent yet when the lock is released is never sent.
+    eventually("the request for the last vote", SOON, || {
+        ensure!(set.proxies[0].requests() > before, "it is not under way");
+        Ok(())
+    })?;
     guard.release().await?;
     set.delay(0..1, Direction::ToServer, Behaviour::Pass);
     locks.close().await;
     eventually("the late vote to be gone", SOON, || {
-        let voted = set.servers[0].command(&["HEXISTS", crate::set::MEMORY, "lock:redlock:{df}#fence"])?;
+        let voted = set.servers[0].command(&["HEXISTS", crate::set::MEMORY, "lock:{redlock:df}#fence"])?;
         ensure!(voted.as_int() == Some(1), "it has not arrived");
         ensure!(set.votes()? == 0, "it is there");
         Ok(())
@@ -183,4 +190,58 @@ async fn all_votes_are_collected_in_the_end() -> Result<()> {
     set.eventually_votes(5)?;
     guard.release().await?;
     set.eventually_votes(0)
+}
+
+/// What lies before the servers has taken the request in, and hands it on when the client believes it lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_vote_request_that_arrives_after_the_release_takes_nothing() -> Result<()> {
+    let set = Set::start(3)?;
+    let storing =
+        set.servers.iter().map(|redis| Proxy::start(redis.address())).collect::<Result<Vec<_>>>()?;
+    for (proxy, storing) in set.proxies.iter().zip(&storing) {
+        proxy.retarget(storing.address());
+    }
+    let locks = set.locker(patient()).await?;
+    let asked: Vec<_> = storing.iter().map(Proxy::requests).collect();
+    for storing in &storing {
+        storing.set(Direction::ToServer, Behaviour::Stall);
+    }
+    let acquiring = tokio::spawn({
+        let locks = locks.clone();
+        async move { locks.try_lock(KEY).await }
+    });
+    eventually("the first copies", SOON, || {
+        ensure!(
+            storing.iter().zip(&asked).all(|(proxy, before)| proxy.requests() > *before),
+            "not all are there"
+        );
+        Ok(())
+    })?;
+    for (proxy, redis) in set.proxies.iter().zip(&set.servers) {
+        proxy.retarget(redis.address());
+        proxy.reset_all();
+    }
+    let guard = acquiring.await??.expect("it is free");
+    set.eventually_votes(3)?;
+    guard.release().await?;
+    set.eventually_votes(0)?;
+    let executed = set.servers.iter().map(scripts).collect::<Result<Vec<_>>>()?;
+    for storing in &storing {
+        storing.set(Direction::ToServer, Behaviour::Pass);
+    }
+    eventually("the first copies to be executed", SOON, || {
+        for (redis, before) in set.servers.iter().zip(&executed) {
+            ensure!(scripts(redis)? > *before, "one has not arrived");
+        }
+        Ok(())
+    })?;
+    ensure!(set.votes()? == 0, "nobody holds it");
+    Ok(())
+}
+
+/// How many scripts a server has run.
+fn scripts(redis: &Redis) -> Result<usize> {
+    let stats = redis.command(&["INFO", "commandstats"])?.text();
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    Ok(calls.and_then(|rest| rest.split(',').next()).map_or(Ok(0), str::parse)?)
 }

@@ -7,8 +7,8 @@ use lock_redlock::{Options, RedlockLocker};
 use test_cluster::{Direction, Persistence, Proxy, Redis, eventually, proxy::Behaviour};
 
 pub(crate) const KEY: &str = "orders/42";
-pub(crate) const NAME: &str = "lock:redlock:{df}:orders/42";
-pub(crate) const MEMORY: &str = "lock:redlock#memory";
+pub(crate) const NAME: &str = "lock:{redlock:df}:orders/42";
+pub(crate) const MEMORY: &str = "lock:{redlock}#memory";
 
 /// The bound of what takes a few round trips.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -24,9 +24,14 @@ impl Set {
     }
 
     pub(crate) fn with(servers: usize, persistence: Persistence) -> Result<Self> {
+        Self::of(&vec![persistence; servers])
+    }
+
+    pub(crate) fn of(servers: &[Persistence]) -> Result<Self> {
         // What was written survives a kill, and no test waits for the disk.
-        let start = |_| Redis::builder().persistence(persistence).config("appendfsync", "no").start();
-        let servers = (0..servers).map(start).collect::<Result<Vec<_>>>()?;
+        let start =
+            |kept: &Persistence| Redis::builder().persistence(*kept).config("appendfsync", "no").start();
+        let servers = servers.iter().map(start).collect::<Result<Vec<_>>>()?;
         let proxies = servers.iter().map(|redis| Proxy::start(redis.address())).collect::<Result<_>>()?;
         Ok(Self { servers, proxies })
     }
@@ -61,6 +66,12 @@ impl Set {
             proxy.set(direction, behaviour);
         }
     }
+}
+
+/// Whether a server has its vote.
+pub(crate) fn remembers(redis: &Redis) -> Result<bool> {
+    let has = |field| Ok::<_, anyhow::Error>(redis.command(&["HEXISTS", MEMORY, field])?.as_int() == Some(1));
+    Ok(has("floor")? && !has("forgot")?)
 }
 
 /// A lease so long that it never ends in a test, with requests that time out soon.

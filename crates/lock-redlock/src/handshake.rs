@@ -1,4 +1,4 @@
-//! Who the servers are: no two of them may be the same, and each is told apart from what it was before a restart.
+//! What is settled with a server over each new connection: who it is, and whether it was restarted since.
 
 use std::{
     collections::HashMap,
@@ -11,17 +11,14 @@ use lock_core::{Error, ErrorKind, Result, backend::BoxFuture};
 use lock_redis::{Connection, Handshake, Script, fields, of_connecting};
 use parking_lot::Mutex;
 
-use crate::{
-    recall::{LOOK, Look, MemoryNames, TEACH},
-    store::ACQUIRE,
-};
+use crate::requests::{ACQUIRE, Memory, RESTORE_VOTE, Request, SURVEY};
 
 /// The run ids of the servers, as far as they are known: a random one for each start of each server.
 #[derive(Default)]
-pub(crate) struct Identities(Mutex<Vec<Option<String>>>);
+pub(crate) struct RunIds(Mutex<Vec<Option<String>>>);
 
-impl Identities {
-    /// The run id of the server at `index`; empty if it does not tell.
+impl RunIds {
+    /// The run id of the server at `index`; empty before the first connection.
     pub(crate) fn of(&self, index: usize) -> String {
         self.0.lock().get(index).cloned().flatten().unwrap_or_default()
     }
@@ -40,38 +37,39 @@ impl Identities {
     }
 }
 
-/// What is settled with a server over each new connection, so that nobody is asked for a vote before.
-pub(crate) struct Introduction {
+/// The handshake with one of the servers. Nobody asks it for its vote before.
+pub(crate) struct VoterHandshake {
     pub(crate) index: usize,
     pub(crate) server: String,
-    pub(crate) identities: Arc<Identities>,
-    pub(crate) names: Arc<MemoryNames>,
+    pub(crate) run_ids: Arc<RunIds>,
+    pub(crate) memory: String,
     pub(crate) ttl: Duration,
 }
 
-impl Handshake for Introduction {
+impl Handshake for VoterHandshake {
     fn run<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let run = fields(told, "run_id").next();
-            if let Some(run) = run {
-                self.identities.enter(self.index, run)?;
-            }
-            let log = fields(told, "aof_enabled").next();
-            // One that does not tell is believed to keep its data.
-            let logs = log.is_none_or(|enabled| enabled == "1");
+            let Some(run) = fields(told, "run_id").next() else {
+                let message = "the server does not tell its run id, so that nobody would know when it was restarted \
+                               and forgot votes; allow INFO to the user";
+                return Err(Error::new(ErrorKind::UnsafeConfig, message).without_effect());
+            };
+            self.run_ids.enter(self.index, run)?;
+            let logs = fields(told, "aof_enabled").next() == Some("1");
             if !logs {
                 tracing::warn!(
+                    server = self.server,
                     "a server keeps no log of its writes: each restart costs it its vote for a while"
                 );
             }
-            let scripts: [&LazyLock<Script>; 3] = [&ACQUIRE, &LOOK, &TEACH];
-            let arguments = self.names.look(self.ttl, run.unwrap_or_default(), logs);
-            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let scripts: [&LazyLock<Script>; 3] = [&ACQUIRE, &SURVEY, &RESTORE_VOTE];
+            let survey = Request::survey(&self.memory, self.ttl, run, logs, true);
+            let (keys, arguments) = survey.borrowed();
             let settled = async {
                 connection.load(&scripts.map(|script| &**script)).await?;
-                connection.run::<Look>(&LOOK, &self.names.keys(), &arguments).await
+                connection.run::<Memory>(survey.script, &keys, &arguments).await
             };
-            let (settled, syncs) = join(settled, syncs_each_write(connection, log == Some("1"))).await;
+            let (settled, syncs) = join(settled, syncs_each_write(connection, logs)).await;
             if !syncs {
                 tracing::warn!(
                     server = self.server,
@@ -83,7 +81,7 @@ impl Handshake for Introduction {
     }
 }
 
-/// Whether a server with a log writes it to the disk before it answers; yes if it has none or may not be asked.
+/// Returns whether a server with a log writes it to the disk before it answers; yes if it has none or may not be asked.
 async fn syncs_each_write(connection: &Connection, logs: bool) -> bool {
     let mut connection = match connection {
         Connection::Node(connection) if logs => connection.clone(),

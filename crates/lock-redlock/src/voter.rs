@@ -1,8 +1,8 @@
-//! One of the servers: how it is asked, and for how long it is believed to be silent.
+//! One of the servers, with one vote: how it is asked, and for how long it is believed to be silent.
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,14 +12,13 @@ use lock_core::{
     Error, ErrorKind, Result,
     backend::{BootInstant, BoxFuture},
 };
-use lock_redis::{Answer, Node, Script, Target};
+use lock_redis::{Handshake, Node, Target};
 use redis::FromRedisValue;
 use tokio::{runtime::Handle, time};
 
-use crate::identity::Introduction;
+use crate::requests::{Reply, Request};
 
-/// A server with one vote.
-pub(crate) struct Member {
+pub(crate) struct Voter {
     node: Node,
     /// How long it is waited for; a little less than the caller waits, who would not know which server was late.
     patience: Duration,
@@ -33,32 +32,22 @@ pub(crate) struct Member {
     runtime: Handle,
 }
 
-/// A script with what it is given, for all servers.
-pub(crate) struct Request {
-    pub(crate) script: &'static LazyLock<Script>,
-    pub(crate) keys: Vec<String>,
-    pub(crate) arguments: Vec<String>,
-}
-
-/// What one server answered.
-pub(crate) type Reply<T> = Result<Answer<T>>;
-
-impl Member {
+impl Voter {
     pub(crate) fn new(
         target: Arc<Target>,
-
         limit: Duration,
         ttl: Duration,
-        introduction: Introduction,
+        handshake: impl Handshake + 'static,
+        runtime: Handle,
     ) -> Self {
         Self {
-            node: Node::new(target, limit, ttl).with_handshake(introduction),
+            node: Node::new(target, limit, ttl).with_handshake(handshake),
             patience: limit - limit / 8,
             silent_until: AtomicU64::new(0),
             claimed_at: AtomicU64::new(0),
             left_open_at: AtomicU64::new(0),
             dialing: AtomicBool::new(false),
-            runtime: Handle::current(),
+            runtime,
         }
     }
 
@@ -70,8 +59,8 @@ impl Member {
         self.watched(self.dialing_time(), self.node.connect()).await
     }
 
-    /// Whether it should be asked for a vote: it has not been silent lately, or it is time to try once more. The
-    /// one who is told so tries for all.
+    /// Returns whether it should be asked for a vote: it has not been silent lately, or it is time to try once more.
+    /// The one who is told so tries for all.
     pub(crate) fn is_worth_asking(&self) -> bool {
         let silent_until = self.silent_until.load(Ordering::Relaxed);
         let now = BootInstant::now();
@@ -84,13 +73,13 @@ impl Member {
                     .is_ok())
     }
 
-    /// Why it was not asked.
+    /// Says why it was not asked.
     pub(crate) fn left_out(&self) -> Error {
         let message = "it did not answer lately and is left out for a moment";
         Error::new(ErrorKind::Unavailable, message).with_server(self.server()).without_effect()
     }
 
-    /// Whether a claim that was made at `started` may have been sent here.
+    /// Returns whether a claim that was made at `started` may have been sent here.
     pub(crate) fn may_know(&self, started: BootInstant) -> bool {
         self.claimed_at.load(Ordering::Relaxed) >= started.as_nanos()
     }
@@ -103,13 +92,7 @@ impl Member {
         self.claimed_at.fetch_max(BootInstant::now().as_nanos(), Ordering::Relaxed);
         let mut open = OpenClaim(Some(Arc::clone(self)));
         let asked = self.ask(request);
-        Box::pin(async move {
-            let reply = asked.await;
-            if reply.is_ok() {
-                open.close();
-            }
-            reply
-        })
+        Box::pin(async move { asked.await.inspect(|_| open.0 = None) })
     }
 
     /// Asks to end a claim that was made at `started`.
@@ -124,11 +107,11 @@ impl Member {
         if self.left_open_at.load(Ordering::Relaxed) < started.as_nanos() {
             return self.ask(request);
         }
-        let (member, request) = (Arc::clone(self), Arc::clone(request));
+        let (voter, request) = (Arc::clone(self), Arc::clone(request));
         Box::pin(async move {
             let (keys, arguments) = request.borrowed();
-            let asked = member.node.run_everywhere(started, request.script, &keys, &arguments);
-            member.watched(member.patience, asked).await
+            let asked = voter.node.run_everywhere(started, request.script, &keys, &arguments);
+            voter.watched(voter.patience, asked).await
         })
     }
 
@@ -136,10 +119,10 @@ impl Member {
     where
         T: FromRedisValue + Send + 'static,
     {
-        let (member, request) = (Arc::clone(self), Arc::clone(request));
+        let (voter, request) = (Arc::clone(self), Arc::clone(request));
         Box::pin(async move {
             let (keys, arguments) = request.borrowed();
-            member.watched(member.patience, member.node.run(request.script, &keys, &arguments)).await
+            voter.watched(voter.patience, voter.node.run(request.script, &keys, &arguments)).await
         })
     }
 
@@ -148,12 +131,12 @@ impl Member {
         patience: Duration,
         request: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let mut flight = Flight { member: self, sent: BootInstant::now(), answered: false };
+        let mut in_flight = InFlight { voter: self, sent: BootInstant::now(), answered: false };
         let Ok(result) = time::timeout(patience, request).await else {
             let message = format!("no answer within {patience:?}");
             return Err(Error::new(ErrorKind::Unavailable, message).with_server(self.server()));
         };
-        flight.answered = true;
+        in_flight.answered = true;
         match &result {
             Err(error) if error.kind() == ErrorKind::Unavailable => self.fell_silent(),
             _ => self.silent_until.store(0, Ordering::Relaxed),
@@ -164,10 +147,10 @@ impl Member {
     /// Goes on connecting on behalf of those who did not wait for it.
     fn dial_in_background(self: &Arc<Self>) {
         if !self.node.is_connected() && !self.dialing.swap(true, Ordering::Relaxed) {
-            let member = Arc::clone(self);
+            let voter = Arc::clone(self);
             self.runtime.spawn(async move {
-                let _ = time::timeout(member.dialing_time(), member.node.connect()).await;
-                member.dialing.store(false, Ordering::Relaxed);
+                let _ = time::timeout(voter.dialing_time(), voter.node.connect()).await;
+                voter.dialing.store(false, Ordering::Relaxed);
             });
         }
     }
@@ -187,44 +170,32 @@ impl Member {
     }
 }
 
-impl Request {
-    fn borrowed(&self) -> (Vec<&str>, Vec<&str>) {
-        (self.keys.iter().map(String::as_str).collect(), self.arguments.iter().map(String::as_str).collect())
-    }
-}
-
 /// A request for a vote. Without an answer, what ends the claim has to go after it wherever it may still arrive.
-struct OpenClaim(Option<Arc<Member>>);
-
-impl OpenClaim {
-    fn close(&mut self) {
-        self.0 = None;
-    }
-}
+struct OpenClaim(Option<Arc<Voter>>);
 
 impl Drop for OpenClaim {
     fn drop(&mut self) {
-        if let Some(member) = &self.0 {
-            member.left_open_at.fetch_max(BootInstant::now().as_nanos(), Ordering::Relaxed);
+        if let Some(voter) = &self.0 {
+            voter.left_open_at.fetch_max(BootInstant::now().as_nanos(), Ordering::Relaxed);
         }
     }
 }
 
 /// A request under way, which may be dropped as soon as the other servers have decided.
-struct Flight<'a> {
-    member: &'a Arc<Member>,
+struct InFlight<'a> {
+    voter: &'a Arc<Voter>,
     sent: BootInstant,
     answered: bool,
 }
 
-impl Drop for Flight<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if self.answered {
             return;
         }
-        if BootInstant::now().since(self.sent) >= self.member.patience / 2 {
-            self.member.fell_silent();
+        if BootInstant::now().since(self.sent) >= self.voter.patience / 2 {
+            self.voter.fell_silent();
         }
-        self.member.dial_in_background();
+        self.voter.dial_in_background();
     }
 }
