@@ -176,10 +176,6 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
         self.send(Operation::Undo, claim, |store, claim| async move { store.undo(&claim).await }).await
     }
 
-    fn longest_trace(&self, claim: &Claim) -> Duration {
-        self.store.longest_trace(claim)
-    }
-
     async fn verify(&self, claim: &Claim) -> Result<bool> {
         self.send(Operation::Verify, claim, |store, claim| async move { store.verify(&claim).await }).await
     }

@@ -12,7 +12,7 @@ pub use crate::{
     background::{present_runtime, runtime_ended},
     clock::BootInstant,
     guard::{BoxFuture, Hold, InProcessHold, Release},
-    leased::{Acquirer, Attempt, Leased, Outcome},
+    leased::{Acquirer, Leased, Outcome},
     options::LeaseTiming,
     queue_store::{Entered, Position, Predecessor, QueueStore},
     queued::Queued,

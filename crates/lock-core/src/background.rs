@@ -86,6 +86,7 @@ impl<T> Lease<T> {
 pub(crate) struct Background<S: HoldStore> {
     store: S,
     timing: LeaseTiming,
+    runtime: runtime::Handle,
     state: Mutex<State<S>>,
     /// Something in the state changed that the task must see before its next alarm.
     changed: Notify,
@@ -140,8 +141,9 @@ impl<S: HoldStore> Background<S> {
             ended: false,
         };
         let (changed, quiet, closed) = Default::default();
-        let background = Arc::new(Self { store, timing, state: Mutex::new(state), changed, quiet, closed });
-        runtime.spawn(Arc::clone(&background).work());
+        let background =
+            Arc::new(Self { store, timing, runtime, state: Mutex::new(state), changed, quiet, closed });
+        background.runtime.spawn(Arc::clone(&background).work());
         Ok(background)
     }
 
@@ -151,6 +153,11 @@ impl<S: HoldStore> Background<S> {
 
     pub(crate) fn timing(&self) -> &LeaseTiming {
         &self.timing
+    }
+
+    /// Where everything runs that no caller's future drives.
+    pub(crate) fn runtime(&self) -> &runtime::Handle {
+        &self.runtime
     }
 
     fn state(&self) -> MutexGuard<'_, State<S>> {

@@ -10,6 +10,7 @@ use crate::{
     },
     background::{Background, HoldStore, Lease},
     hold::PendingClaim,
+    local_waiters::{Contender, LocalWaiters},
 };
 
 /// Makes a [`Backend`] of a [`LeaseStore`].
@@ -18,6 +19,7 @@ use crate::{
 /// made, and ends with the last locker and guard. An uncontended acquire or release is done on the caller's own task.
 pub struct Leased<S: LeaseStore> {
     background: Arc<Background<S>>,
+    waiters: Arc<LocalWaiters>,
 }
 
 impl<S: LeaseStore> Leased<S> {
@@ -28,7 +30,7 @@ impl<S: LeaseStore> Leased<S> {
     /// [`ErrorKind::InvalidInput`]: the options contradict each other. [`ErrorKind::Closed`]: not called within a
     /// tokio runtime.
     pub fn new(store: S, options: &Options) -> Result<Self> {
-        Ok(Self { background: Background::start(store, options.check()?)? })
+        Ok(Self { background: Background::start(store, options.check()?)?, waiters: Arc::default() })
     }
 
     /// Returns the store.
@@ -82,8 +84,37 @@ impl<S: LeaseStore> Backend for Leased<S> {
 
 impl<S: WaitingStore> WaitingBackend for Leased<S> {
     async fn lock(&self, key: Key) -> Result<LockGuard> {
-        let acquirer = Acquirer { background: &self.background, key };
-        self.background.store().lock(&acquirer).await.map_err(|error| error.with_key(&acquirer.key))
+        let mut free_in = None;
+        if !self.waiters.has_line(&key) {
+            match attempt_once(&self.background, &key, true).await? {
+                Outcome::Acquired(guard) => return Ok(guard),
+                Outcome::Busy { free_in: told } => free_in = Some(told),
+            }
+        }
+        let contend = |contender| contend(Arc::clone(&self.background), contender, free_in);
+        self.waiters.wait(&key, self.background.runtime(), contend).await
+    }
+}
+
+/// Acquires the key again and again for those who stand in line for it, until nobody does.
+async fn contend<S: WaitingStore>(
+    background: Arc<Background<S>>,
+    contender: Contender,
+    mut free_in: Option<Duration>,
+) {
+    while !contender.finish() {
+        let acquirer =
+            Acquirer { background: &background, key: contender.key().clone(), free_in: free_in.take() };
+        let locked = tokio::select! {
+            biased;
+            locked = background.store().lock(&acquirer) => locked,
+            error = background.closed() => Err(error),
+            () = contender.deserted() => continue,
+        };
+        match locked {
+            Ok(guard) => contender.offer(guard).await,
+            Err(error) => return contender.fail(&error.with_key(&acquirer.key)),
+        }
     }
 }
 
@@ -105,7 +136,7 @@ impl<S: LeaseStore> HoldStore for S {
     }
 
     fn undo_limit(&self, claim: &Claim) -> Duration {
-        self.longest_trace(claim)
+        claim.ttl()
     }
 
     async fn verify(&self, claim: &Claim) -> Result<bool> {
@@ -117,6 +148,8 @@ impl<S: LeaseStore> HoldStore for S {
 pub struct Acquirer<'a, S: LeaseStore> {
     background: &'a Arc<Background<S>>,
     key: Key,
+    /// Told by a try that was just refused.
+    free_in: Option<Duration>,
 }
 
 impl<S: LeaseStore> Acquirer<'_, S> {
@@ -139,15 +172,12 @@ impl<S: LeaseStore> Acquirer<'_, S> {
         attempt_once(self.background, &self.key, true).await
     }
 
-    /// Begins an attempt that may take long, such as a place in a queue. Each of its requests must be
-    /// [bounded](Self::bounded).
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Closed`]: the locker was closed, or its runtime has ended.
-    pub fn begin(&self) -> Result<Attempt<S>> {
-        PendingClaim::new(self.background, &self.key, true)
-            .map(|pending| Attempt { background: Arc::clone(self.background), pending })
+    /// Tries once, unless a try was refused just before this acquirer was made.
+    pub(crate) async fn first(&self) -> Result<Outcome> {
+        match self.free_in {
+            Some(free_in) => Ok(Outcome::Busy { free_in }),
+            None => self.once().await,
+        }
     }
 
     /// Returns how long a lease lasts.
@@ -168,15 +198,6 @@ impl<S: LeaseStore> Acquirer<'_, S> {
     pub async fn bounded<T: Send>(&self, request: impl Future<Output = Result<T>> + Send) -> Result<T> {
         self.background.bounded(request).await
     }
-
-    /// Resolves, with the error of those who wait, once the locker was closed or its runtime has ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn closed(&self) -> Error {
-        self.background.closed().await.with_key(&self.key)
-    }
 }
 
 impl<S: LeaseStore> fmt::Debug for Acquirer<'_, S> {
@@ -187,6 +208,7 @@ impl<S: LeaseStore> fmt::Debug for Acquirer<'_, S> {
 
 /// How one attempt ended.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The key is held.
     Acquired(LockGuard),
@@ -195,36 +217,6 @@ pub enum Outcome {
         /// When the holder's lease will end unless it is renewed.
         free_in: Duration,
     },
-}
-
-/// An attempt that has been or may have been sent. Dropped before it is concluded, it is undone in the background.
-pub struct Attempt<S: LeaseStore> {
-    background: Arc<Background<S>>,
-    pending: PendingClaim<S>,
-}
-
-impl<S: LeaseStore> Attempt<S> {
-    /// Makes a guard of a grant, and of anything else what it is; undoes whatever may have been left behind.
-    ///
-    /// # Errors
-    ///
-    /// The error in `reply`, or [`ErrorKind::Unavailable`] if the grant came too late to be worth anything.
-    pub fn conclude(self, reply: Result<AcquireReply>) -> Result<Outcome> {
-        let Self { background, pending } = self;
-        conclude(&background, pending, reply)
-    }
-
-    /// Returns what is claimed, and under which owner id.
-    #[must_use]
-    pub fn claim(&self) -> &Claim {
-        self.pending.claim()
-    }
-}
-
-impl<S: LeaseStore> fmt::Debug for Attempt<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Attempt").field(self.claim()).finish()
-    }
 }
 
 async fn attempt_once<S: LeaseStore>(
@@ -253,13 +245,6 @@ fn conclude<S: LeaseStore>(
             }
             let (guard, lease) = pending.held(token, |claim| Lease::new(claim, ttl, Arc::new(validity)));
             background.renew_from_now_on(&lease);
-            Ok(Outcome::Acquired(guard))
-        }
-        Ok(AcquireReply::Joined { token, validity }) => {
-            if !validity.is_valid() {
-                return Err(too_late(Duration::ZERO).with_key(pending.claim().key()));
-            }
-            let (guard, _) = pending.held(token, |claim| Lease::new(claim, Duration::MAX, validity));
             Ok(Outcome::Acquired(guard))
         }
         Ok(AcquireReply::Busy { free_in, effect }) => {

@@ -19,6 +19,7 @@ pub mod backend;
 mod background;
 mod hold;
 mod leased;
+mod local_waiters;
 mod queue_store;
 mod queued;
 mod session;

@@ -1,12 +1,12 @@
 //! What a backend of leases must supply: one request each to acquire, renew, release and inspect.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
 use rand::{TryRng, rngs::SysRng};
 
 use crate::{
     Capabilities, FencingToken, Key, LockGuard, Result,
-    backend::{Acquirer, BootInstant, Validity},
+    backend::{Acquirer, BootInstant},
 };
 
 /// The servers behind a lock, seen as a keeper of leases. [`Leased`](crate::backend::Leased) makes a backend of it.
@@ -23,8 +23,6 @@ pub trait LeaseStore: Send + Sync + 'static {
     fn acquire(&self, claim: &Claim) -> impl Future<Output = Result<AcquireReply>> + Send;
 
     /// Sets the lease of `claim` back to its full TTL, if `claim` still holds its key. Never creates anything.
-    ///
-    /// A store whose every grant is [`AcquireReply::Joined`] is never asked.
     fn renew(&self, claim: &Claim) -> impl Future<Output = Result<Renewal>> + Send;
 
     /// Frees the key if `claim` holds it, and touches nothing otherwise.
@@ -33,14 +31,6 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Releases whatever an acquire of `claim` left or may still leave on any server, after every request of it
     /// that is still under way. The claim is never used for an acquire again.
     fn undo(&self, claim: &Claim) -> impl Future<Output = Result<()>> + Send;
-
-    /// Returns how long what `claim` left can last by itself. An undo that nobody confirms is repeated for so long.
-    ///
-    /// That is the TTL of the claim, unless it rests on a session: a store with sessions says [`Duration::MAX`], and
-    /// lets the undo succeed when the session is over.
-    fn longest_trace(&self, claim: &Claim) -> Duration {
-        claim.ttl()
-    }
 
     /// Returns whether `claim` holds its key, by an answer that is not older than the call.
     fn verify(&self, claim: &Claim) -> impl Future<Output = Result<bool>> + Send;
@@ -154,14 +144,6 @@ pub enum AcquireReply {
         token: FencingToken,
         /// The TTL that was granted, which may differ from the one asked for.
         ttl: Duration,
-    },
-    /// The claim holds the key for as long as this is valid; it rests on a session that the store keeps alive, and
-    /// [`renew`](LeaseStore::renew) is never called for it.
-    Joined {
-        /// The token of this hold.
-        token: FencingToken,
-        /// See [`Validity::within`]. The store ends it when the key is seen to be gone.
-        validity: Arc<Validity>,
     },
     /// Another holds the key.
     Busy {

@@ -12,19 +12,20 @@ use crate::{
 
 /// Tells one waiter that a key may be free.
 pub trait ReleaseListener: Send {
-    /// Returns once every release from now on will ring. Does nothing if it listens already.
+    /// Returns once every release from now on will be heard. Does nothing if it listens already.
     fn listen(&mut self) -> impl Future<Output = Result<()>> + Send;
 
-    /// Resolves when it has rung since the last [`listen`](Self::listen) returned, or when it can no longer ring.
+    /// Resolves when a release was heard since the last [`listen`](Self::listen) returned, or none can be any more.
     fn released(&mut self) -> impl Future<Output = ()> + Send;
 }
 
 impl<S: LeaseStore> Acquirer<'_, S> {
-    /// Tries, listens, looks once more, and then waits for the bell or for the end of the holder's lease, again and
-    /// again until the key is held.
+    /// Tries, listens, looks once more, and then waits to be told or for the end of the holder's lease, again and again
+    /// until the key is held.
     ///
-    /// The look after the first [`ReleaseListener::listen`] is what keeps a release between the first try and the listening
-    /// from being missed. Nothing is polled: without a bell, the next look is due when the holder's lease ends.
+    /// The look after the first [`ReleaseListener::listen`] is what keeps a release between the first try and the
+    /// listening from being missed. Nothing is polled, but for one look per own TTL: a listener may fall silent without
+    /// a word.
     ///
     /// # Errors
     ///
@@ -34,14 +35,14 @@ impl<S: LeaseStore> Acquirer<'_, S> {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn wait(&self, bell: &mut impl ReleaseListener) -> Result<LockGuard> {
-        let mut next_look = match self.once().await? {
+    pub async fn wait(&self, listener: &mut impl ReleaseListener) -> Result<LockGuard> {
+        let mut next_look = match self.first().await? {
             Outcome::Acquired(guard) => return Ok(guard),
             Outcome::Busy { free_in } => free_in,
         };
         let mut last_answer = BootInstant::now();
         loop {
-            if let Err(error) = self.bounded(bell.listen()).await {
+            if let Err(error) = self.bounded(listener.listen()).await {
                 tracing::debug!(key = ?self.key(), %error, "no notice of a release can be had; the lease is awaited");
             }
             match self.once().await {
@@ -57,7 +58,7 @@ impl<S: LeaseStore> Acquirer<'_, S> {
                     next_look = next_look.min(self.ttl() / 10);
                 }
             }
-            let _ = time::timeout(just_after(next_look), bell.released()).await;
+            let _ = time::timeout(just_after(next_look.min(self.ttl())), listener.released()).await;
         }
     }
 }

@@ -4,7 +4,6 @@ mod connection;
 mod failure;
 mod names;
 mod target;
-mod turns;
 
 mod node;
 mod notices;
@@ -18,5 +17,4 @@ pub use crate::{
     node::{Answer, Handshake, Node, fields},
     notices::{ChannelListener, Notices},
     target::Target,
-    turns::{Turn, Turns},
 };

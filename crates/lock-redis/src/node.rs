@@ -9,10 +9,11 @@ use std::{
 
 use lock_core::{
     Error, ErrorKind, Result,
-    backend::{BootInstant, BoxFuture},
+    backend::{BootInstant, BoxFuture, SharedAttempt},
 };
 use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisError, RedisResult};
+use tokio::{runtime::Handle, time};
 
 use crate::{
     connection::{Connection, INSPECT, RELEASE, RENEW, Script},
@@ -22,15 +23,21 @@ use crate::{
 
 /// One Redis, or one cluster, behind one connection at a time.
 pub struct Node {
+    shared: Arc<Shared>,
+    dialing: SharedAttempt<Live>,
+}
+
+/// What the task that dials needs too.
+struct Shared {
     target: Arc<Target>,
     server: String,
     request_timeout: Duration,
+    dialing_time: Duration,
     /// How long a connection that was given up may still carry an acquire.
     ttl: Duration,
     scripts: Vec<&'static LazyLock<Script>>,
     handshake: Option<Box<dyn Handshake>>,
     connections: Mutex<Connections>,
-    dialing: tokio::sync::Mutex<()>,
 }
 
 /// What happens over each new connection before anything else does. If it fails, the connection is not used.
@@ -60,63 +67,65 @@ struct Retired {
 }
 
 impl Node {
-    /// A node that is not connected yet.
+    /// Makes a node that is not connected yet. Its connections will live in `runtime`.
     #[must_use]
-    pub fn new(target: Arc<Target>, request_timeout: Duration, ttl: Duration) -> Self {
-        let server = target.server();
-        let (handshake, connections, dialing) = Default::default();
-        Self {
+    pub fn new(target: Arc<Target>, request_timeout: Duration, ttl: Duration, runtime: &Handle) -> Self {
+        let (server, connections) = (target.server(), Mutex::default());
+        let shared = Shared {
             target,
             server,
             request_timeout,
+            dialing_time: request_timeout,
             ttl,
             scripts: vec![&RENEW, &RELEASE, &INSPECT],
-            handshake,
+            handshake: None,
             connections,
-            dialing,
-        }
+        };
+        Self { shared: Arc::new(shared), dialing: SharedAttempt::new(runtime.clone()) }
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::get_mut(&mut self.shared).expect("it is shared with nobody before it is used"));
+        self
     }
 
     /// Leaves this script with the server too, over each new connection.
     #[must_use]
-    pub fn with_script(mut self, script: &'static LazyLock<Script>) -> Self {
-        self.scripts.push(script);
-        self
+    pub fn with_script(self, script: &'static LazyLock<Script>) -> Self {
+        self.change(|shared| shared.scripts.push(script))
     }
 
     /// Has the handshake done over each new connection.
     #[must_use]
     pub fn with_handshake(self, handshake: impl Handshake + 'static) -> Self {
-        Self { handshake: Some(Box::new(handshake)), ..self }
+        self.change(|shared| shared.handshake = Some(Box::new(handshake)))
     }
 
-    /// The server's address, without user and password.
+    /// Sets how long it may take to connect, which takes several round trips; the request timeout by default.
+    #[must_use]
+    pub fn with_dialing_time(self, time: Duration) -> Self {
+        self.change(|shared| shared.dialing_time = time)
+    }
+
+    /// Returns the server's address, without user and password.
     #[must_use]
     pub fn server(&self) -> &str {
-        &self.server
+        &self.shared.server
     }
 
-    /// Whether there is a live connection.
+    /// Returns whether there is a live connection.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.connections.lock().live.is_some()
+        self.shared.connections.lock().live.is_some()
     }
 
-    /// The live connection, or a new one. Only one is dialed at a time.
+    /// Returns the live connection, or a new one. One is dialed at a time, by a task.
     async fn live(&self) -> Result<Live> {
-        if let Some(live) = self.connections.lock().live.clone() {
+        if let Some(live) = self.shared.connections.lock().live.clone() {
             return Ok(live);
         }
-        let _turn = self.dialing.lock().await;
-        if let Some(live) = self.connections.lock().live.clone() {
-            return Ok(live);
-        }
-        let connection = self.dial().await?;
-        let mut connections = self.connections.lock();
-        connections.dialed += 1;
-        let live = Live { number: connections.dialed, connection };
-        connections.live = Some(live.clone());
-        Ok(live)
+        let shared = Arc::clone(&self.shared);
+        self.dialing.run(|| async move { shared.dial_in_time().await }).await
     }
 
     /// Connects, and checks that the server is one that keeps locks.
@@ -130,28 +139,6 @@ impl Node {
     /// Cancel safe.
     pub async fn connect(&self) -> Result<()> {
         self.live().await.map(|_| ())
-    }
-
-    async fn dial(&self) -> Result<Connection> {
-        let failed = |error| failure::of_connecting(error, &self.server);
-        let connection = self.target.connect().await.map_err(failed)?;
-        let scripts: Vec<&Script> = self.scripts.iter().map(|script| &***script).collect();
-        // Sent together, since each round trip counts where leases are short and servers far.
-        let (told, loaded) = tokio::join!(connection.info(), connection.load(&scripts));
-        loaded.map_err(failed)?;
-        let told = match told {
-            Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm) => None,
-            told => Some(told.map_err(failed)?),
-        };
-        check(told.as_deref(), self.target.accepts_eviction())
-            .map_err(|error| error.with_server(&self.server).without_effect())?;
-        if let Some(handshake) = &self.handshake {
-            handshake
-                .run(&connection, told.as_deref())
-                .await
-                .map_err(|error| error.with_server(&self.server))?;
-        }
-        Ok(connection)
     }
 
     /// Runs a script. If the connection turns out to be broken, runs it once more over a new one and says so: the
@@ -175,21 +162,21 @@ impl Node {
             Ok(value) => return Ok(Answer { value, repeated: false }),
             Err(error) if error.is_io_error() && !error.is_timeout() => error,
             Err(error) if first.connection.repeats_requests() => {
-                return Err(failure::of_repeated_request(error, &self.server));
+                return Err(failure::of_repeated_request(error, self.server()));
             }
-            Err(error) => return Err(failure::of_request(error, &self.server)),
+            Err(error) => return Err(failure::of_request(error, self.server())),
         };
-        tracing::debug!(%error, server = self.server, "the connection broke; the request is repeated over a new one");
+        tracing::debug!(%error, server = self.server(), "the connection broke; the request is repeated over a new one");
         // The first request may have been executed, so a failure from here on must not claim to be without effect.
         let broken = |cause: Error| {
             Error::new(ErrorKind::Unavailable, "the connection broke and cannot be opened again")
-                .with_server(&self.server)
+                .with_server(self.server())
                 .with_source(cause)
         };
         let second = self.live().await.map_err(broken)?;
         let value = self.watched(&second, second.connection.run(script, keys, arguments)).await;
         Ok(Answer {
-            value: value.map_err(|error| broken(failure::of_request(error, &self.server)))?,
+            value: value.map_err(|error| broken(failure::of_request(error, self.server())))?,
             repeated: true,
         })
     }
@@ -213,8 +200,8 @@ impl Node {
     ) -> Result<Answer<T>> {
         let now = BootInstant::now();
         let silent: Vec<Connection> = {
-            let mut connections = self.connections.lock();
-            connections.retired.retain(|retired| now.since(retired.at) < self.ttl);
+            let mut connections = self.shared.connections.lock();
+            connections.retired.retain(|retired| now.since(retired.at) < self.shared.ttl);
             let may_carry_it = connections.retired.iter().filter(|retired| retired.at >= since);
             may_carry_it.map(|retired| retired.connection.clone()).collect()
         };
@@ -228,17 +215,62 @@ impl Node {
     /// Awaits a request and learns from it about the connection: a broken one is dropped, and one that left a request
     /// without an answer until the caller gave up is retired.
     async fn watched<T>(&self, live: &Live, request: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-        let mut flight = Flight { node: self, live, sent: BootInstant::now(), answered: false };
+        let mut in_flight =
+            InFlightGuard { shared: &self.shared, live, sent: BootInstant::now(), answered: false };
         let result = request.await;
-        flight.answered = true;
+        in_flight.answered = true;
         if let Err(error) = &result {
             if error.is_timeout() {
-                self.retire(live);
+                self.shared.retire(live);
             } else if must_reconnect(error) {
-                self.drop_connection(live);
+                self.shared.drop_connection(live);
             }
         }
         result
+    }
+}
+
+impl Shared {
+    async fn dial_in_time(&self) -> Result<Live> {
+        // The one who dialed before may just have been done.
+        if let Some(live) = self.connections.lock().live.clone() {
+            return Ok(live);
+        }
+        let limit = self.dialing_time;
+        let dialed = time::timeout(limit, self.dial()).await.unwrap_or_else(|_| {
+            let protocol = self.target.protocol();
+            let message = format!(
+                "no connection within {limit:?}; is the server reachable, and does it speak {protocol}?"
+            );
+            Err(Error::new(ErrorKind::Unavailable, message).with_server(&self.server).without_effect())
+        });
+        let connection = dialed?;
+        let mut connections = self.connections.lock();
+        connections.dialed += 1;
+        let live = Live { number: connections.dialed, connection };
+        connections.live = Some(live.clone());
+        Ok(live)
+    }
+
+    async fn dial(&self) -> Result<Connection> {
+        let failed = |error| failure::of_connecting(error, &self.server);
+        let connection = self.target.connect().await.map_err(failed)?;
+        let scripts: Vec<&Script> = self.scripts.iter().map(|script| &***script).collect();
+        // Sent together, since each round trip counts where leases are short and servers far.
+        let (told, loaded) = tokio::join!(connection.info(), connection.load(&scripts));
+        loaded.map_err(failed)?;
+        let told = match told {
+            Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm) => None,
+            told => Some(told.map_err(failed)?),
+        };
+        let named = |error: Error| error.with_server(&self.server);
+        check(told.as_deref(), self.target.accepts_eviction())
+            .map_err(named)
+            .map_err(Error::without_effect)?;
+        if let Some(handshake) = &self.handshake {
+            handshake.run(&connection, told.as_deref()).await.map_err(named)?;
+        }
+        Ok(connection)
     }
 
     fn drop_connection(&self, old: &Live) {
@@ -270,24 +302,24 @@ pub struct Answer<T> {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("Node").field("server", &self.shared.server).finish_non_exhaustive()
     }
 }
 
 /// A request under way. If its caller gives up on it late, the connection is suspected of being dead: a half-open one
 /// never breaks by itself.
-struct Flight<'a> {
-    node: &'a Node,
+struct InFlightGuard<'a> {
+    shared: &'a Shared,
     live: &'a Live,
     sent: BootInstant,
     answered: bool,
 }
 
-impl Drop for Flight<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         // Half of the time is enough to suspect it, since part of the caller's time may have gone into dialing.
-        if !self.answered && BootInstant::now().since(self.sent) >= self.node.request_timeout / 2 {
-            self.node.retire(self.live);
+        if !self.answered && BootInstant::now().since(self.sent) >= self.shared.request_timeout / 2 {
+            self.shared.retire(self.live);
         }
     }
 }

@@ -3,11 +3,16 @@
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use lock_core::{Error, ErrorKind, Result, backend::ReleaseListener};
+use lock_core::{
+    Error, ErrorKind, Result,
+    backend::{ReleaseListener, SharedAttempt},
+};
+use parking_lot::Mutex;
 use redis::{RedisResult, aio::PubSub};
 use tokio::{
-    sync::{Mutex, Notify, mpsc, oneshot},
-    time,
+    runtime::Handle,
+    sync::{Notify, mpsc, oneshot},
+    time::{self, Instant},
 };
 
 use crate::{failure, target::Target};
@@ -16,27 +21,19 @@ use crate::{failure, target::Target};
 pub struct Notices {
     target: Arc<Target>,
     request_timeout: Duration,
-    listener: Mutex<Option<Listener>>,
+    subscriber: Arc<Mutex<Option<Subscriber>>>,
+    connecting: SharedAttempt<Subscriber>,
 }
 
-type Listener = mpsc::UnboundedSender<Request>;
+/// The task that has the connection, as those see it who ask it for something.
+type Subscriber = mpsc::UnboundedSender<Request>;
 
 enum Request {
-    Subscribe {
-        channel: String,
-        rope: Arc<Notify>,
-        done: oneshot::Sender<RedisResult<()>>,
-    },
-    Unsubscribe {
-        channel: String,
-    },
-    /// Asks whether notices can still arrive.
-    Ping {
-        done: oneshot::Sender<RedisResult<()>>,
-    },
+    Subscribe { channel: String, released: Arc<Notify>, done: oneshot::Sender<RedisResult<()>> },
+    Unsubscribe { channel: String },
 }
 
-/// Rings when the lock of one channel is released. There is one at a time for each channel.
+/// Hears when the lock of one channel is released. There is one at a time for each channel.
 pub struct ChannelListener<'a> {
     notices: &'a Notices,
     channel: String,
@@ -44,72 +41,71 @@ pub struct ChannelListener<'a> {
 }
 
 struct Subscription {
-    listener: Listener,
+    subscriber: Subscriber,
     channel: String,
-    /// Pulled by the listener.
-    rope: Arc<Notify>,
-    /// Whether the connection is known to work, because it just did.
-    proven: bool,
+    /// Tells of a release.
+    released: Arc<Notify>,
 }
 
 impl Notices {
-    /// Notices of `target`, to which no connection is opened yet.
+    /// Makes notices of `target`, to which no connection is opened yet. It will live in `runtime`.
     #[must_use]
-    pub fn new(target: Arc<Target>, request_timeout: Duration) -> Self {
-        Self { target, request_timeout, listener: Mutex::default() }
+    pub fn new(target: Arc<Target>, request_timeout: Duration, runtime: &Handle) -> Self {
+        let connecting = SharedAttempt::new(runtime.clone());
+        Self { target, request_timeout, subscriber: Arc::default(), connecting }
     }
 
-    /// A listener that does not listen yet.
+    /// Makes a listener that does not listen yet.
     #[must_use]
     pub fn listener(&self, channel: String) -> ChannelListener<'_> {
         ChannelListener { notices: self, channel, subscription: None }
     }
 
-    async fn connected(&self) -> Result<Listener> {
-        let mut listener = self.listener.lock().await;
-        if let Some(alive) = listener.as_ref().filter(|listener| !listener.is_closed()) {
-            return Ok(alive.clone());
+    async fn connected(&self) -> Result<Subscriber> {
+        if let Some(present) = present(&self.subscriber) {
+            return Ok(present);
         }
-        let server = self.target.server();
-        let connection =
-            self.target.listen().await.map_err(|error| failure::of_connecting(error, &server))?;
-        let (requests, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(listen(connection, receiver, self.request_timeout));
-        *listener = Some(requests.clone());
-        Ok(requests)
-    }
-
-    async fn ask(
-        &self,
-        listener: &Listener,
-        request: impl FnOnce(oneshot::Sender<RedisResult<()>>) -> Request,
-    ) -> Result<()> {
-        let broken = || Error::new(ErrorKind::Unavailable, "the connection that hears of releases broke");
-        let (done, answer) = oneshot::channel();
-        listener.send(request(done)).map_err(|_| broken())?;
-        let answer = answer.await.map_err(|_| broken())?;
-        answer.map_err(|error| failure::of_request(error, &self.target.server()))
+        let (target, subscriber) = (Arc::clone(&self.target), Arc::clone(&self.subscriber));
+        let limit = self.request_timeout;
+        let connecting = self.connecting.run(|| async move {
+            if let Some(present) = present(&subscriber) {
+                return Ok(present);
+            }
+            let server = target.server();
+            let connected = time::timeout(limit, target.listen()).await;
+            let connection = connected
+                .map_err(|_| Error::no_answer(limit).with_server(&server))?
+                .map_err(|error| failure::of_connecting(error, &server))?;
+            let (requests, receiver) = mpsc::unbounded_channel();
+            // This is a task of the locker's runtime, and so is what it spawns.
+            tokio::spawn(listen(connection, receiver, limit));
+            *subscriber.lock() = Some(requests.clone());
+            Ok(requests)
+        });
+        connecting.await
     }
 }
 
 impl ReleaseListener for ChannelListener<'_> {
     async fn listen(&mut self) -> Result<()> {
-        if let Some(subscription) = self.subscription.as_mut().filter(|old| !old.listener.is_closed()) {
-            if !subscription.proven {
-                self.notices.ask(&subscription.listener, |done| Request::Ping { done }).await?;
-                subscription.proven = true;
-            }
+        if self.subscription.as_ref().is_some_and(|old| !old.subscriber.is_closed()) {
             return Ok(());
         }
-        // One that broke would seem to ring for ever.
+        // One that broke would seem to tell for ever.
         self.subscription = None;
-        let listener = self.notices.connected().await?;
+        let subscriber = self.notices.connected().await?;
         // Made before the request is sent, so that a waiter who gives up meanwhile still unsubscribes.
-        let (channel, rope) = (self.channel.clone(), Arc::new(Notify::new()));
+        let (channel, released) = (self.channel.clone(), Arc::new(Notify::new()));
         let subscription =
-            Subscription { listener, channel: channel.clone(), rope: Arc::clone(&rope), proven: true };
-        let request = |done| Request::Subscribe { channel, rope, done };
-        self.notices.ask(&subscription.listener, request).await?;
+            Subscription { subscriber, channel: channel.clone(), released: Arc::clone(&released) };
+        let (done, subscribed) = oneshot::channel();
+        let broken = |_| Error::new(ErrorKind::Unavailable, "the connection that hears of releases broke");
+        subscription
+            .subscriber
+            .send(Request::Subscribe { channel, released, done })
+            .map_err(|_| broken(()))?;
+        let subscribed = subscribed.await.map_err(|_| broken(()))?;
+        subscribed.map_err(|error| failure::of_request(error, &self.notices.target.server()))?;
         self.subscription = Some(subscription);
         Ok(())
     }
@@ -118,11 +114,9 @@ impl ReleaseListener for ChannelListener<'_> {
         match &mut self.subscription {
             None => std::future::pending().await,
             Some(subscription) => {
-                // Stays so if the waiter's patience ends first: then a notice may have been lost.
-                subscription.proven = false;
                 tokio::select! {
-                    () = subscription.rope.notified() => subscription.proven = true,
-                    () = subscription.listener.closed() => {}
+                    () = subscription.released.notified() => {}
+                    () = subscription.subscriber.closed() => {}
                 }
             }
         }
@@ -133,7 +127,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let channel = std::mem::take(&mut self.channel);
         // If the listener has ended, so has the subscription.
-        let _ = self.listener.send(Request::Unsubscribe { channel });
+        let _ = self.subscriber.send(Request::Unsubscribe { channel });
     }
 }
 
@@ -149,42 +143,53 @@ impl fmt::Debug for ChannelListener<'_> {
     }
 }
 
-/// The task behind the listeners. It ends when the locker and all waiters are gone, or the connection breaks; whoever
-/// waits is woken by that.
+/// The task behind the listeners. It ends when the locker and all waiters are gone, or the connection breaks or falls
+/// silent; whoever waits is woken by that.
 async fn listen(connection: PubSub, mut requests: mpsc::UnboundedReceiver<Request>, patience: Duration) {
     let (mut sink, mut messages) = connection.split();
-    let mut ropes = HashMap::<String, Arc<Notify>>::new();
+    let mut listeners = HashMap::<String, Arc<Notify>>::new();
+    let mut heard = Instant::now();
     loop {
         tokio::select! {
             request = requests.recv() => {
                 let Some(request) = request else { return };
                 let answered = time::timeout(patience, async {
                     match request {
-                        Request::Subscribe { channel, rope, done } => {
+                        Request::Subscribe { channel, released, done } => {
                             let subscribed = sink.subscribe(&channel).await;
-                            ropes.insert(channel, rope);
+                            listeners.insert(channel, released);
                             let _ = done.send(subscribed);
                         }
                         Request::Unsubscribe { channel } => {
-                            ropes.remove(&channel);
+                            listeners.remove(&channel);
                             // A broken connection ends the stream of messages, and so this task.
                             let _ = sink.unsubscribe(&channel).await;
-                        }
-                        Request::Ping { done } => {
-                            let _ = done.send(sink.ping().await);
                         }
                     }
                 });
                 if answered.await.is_err() {
                     return;
                 }
+                heard = Instant::now();
             }
             message = messages.next() => {
                 let Some(message) = message else { return };
-                if let Some(rope) = ropes.get(message.get_channel_name()) {
-                    rope.notify_one();
+                if let Some(released) = listeners.get(message.get_channel_name()) {
+                    released.notify_one();
                 }
+                heard = Instant::now();
+            }
+            // A connection that died silently would leave all who wait without a word.
+            () = time::sleep_until(heard + 2 * patience), if !listeners.is_empty() => {
+                if !matches!(time::timeout(patience, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
+                    return;
+                }
+                heard = Instant::now();
             }
         }
     }
+}
+
+fn present(subscriber: &Mutex<Option<Subscriber>>) -> Option<Subscriber> {
+    subscriber.lock().clone().filter(|subscriber| !subscriber.is_closed())
 }

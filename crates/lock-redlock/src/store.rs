@@ -17,7 +17,7 @@ use lock_core::{
         AcquireReply, Acquirer, BootInstant, Claim, Effect, LeaseStore, Released, Renewal, WaitingStore,
     },
 };
-use lock_redis::{Answer, INSPECT, Names, Notices, RELEASE, RENEW, Target, Turns};
+use lock_redis::{Answer, INSPECT, Names, Notices, RELEASE, RENEW, Target};
 use redis::Value;
 use tokio::time;
 
@@ -48,7 +48,6 @@ pub struct RedlockStore {
     newest: AtomicU64,
     late_votes: LateVotes,
     backoff: SplitVoteBackoff,
-    turns: Turns,
     notices: Vec<Notices>,
 }
 
@@ -63,14 +62,16 @@ impl RedlockStore {
         let servers = Arc::new(Servers::connect(targets.clone(), options).await?);
         let recovery = Arc::new(AmnesiaRecovery::new(Arc::clone(&servers)));
         recovery.run().await?;
-        let (newest, late_votes, turns) = Default::default();
+        let (newest, late_votes) = Default::default();
         Ok(Self {
             recovery,
             newest,
             late_votes,
             backoff: SplitVoteBackoff::new(servers.ttl),
-            turns,
-            notices: targets.into_iter().map(|target| Notices::new(target, servers.limit)).collect(),
+            notices: targets
+                .into_iter()
+                .map(|target| Notices::new(target, servers.limit, &servers.runtime))
+                .collect(),
             servers,
         })
     }
@@ -277,7 +278,6 @@ impl LeaseStore for RedlockStore {
 
 impl WaitingStore for RedlockStore {
     async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
-        let _turn = self.turns.wait(acquirer.key()).await;
         let channel = self.names(acquirer.key()).lock;
         let mut listener = MajorityListener::new(&self.notices, &channel, acquirer.key(), &self.backoff);
         acquirer.wait(&mut listener).await

@@ -40,9 +40,12 @@ impl Voter {
         handshake: impl Handshake + 'static,
         runtime: Handle,
     ) -> Self {
+        let patience = limit - limit / 8;
+        let node = Node::new(target, limit, ttl, &runtime).with_handshake(handshake);
         Self {
-            node: Node::new(target, limit, ttl).with_handshake(handshake),
-            patience: limit - limit / 8,
+            // Connecting takes several round trips, where a request takes one.
+            node: node.with_dialing_time(4 * patience),
+            patience,
             silent_until: AtomicU64::new(0),
             claimed_at: AtomicU64::new(0),
             left_open_at: AtomicU64::new(0),

@@ -10,7 +10,7 @@ pub use lock_core::{
 };
 pub use lock_redis::{Target, redis};
 
-pub use crate::store::Setnx;
+pub use crate::store::SetnxStore;
 
 use lock_core::backend::Leased;
 
@@ -18,7 +18,7 @@ use lock_core::backend::Leased;
 ///
 /// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
 #[derive(Clone)]
-pub struct SetnxLocker(Locker<Leased<Setnx>>);
+pub struct SetnxLocker(Locker<Leased<SetnxStore>>);
 
 impl SetnxLocker {
     /// Connects to `target`: an address such as `redis://127.0.0.1:6379`, a [`redis::Client`], or a [`Target`].
@@ -56,7 +56,7 @@ impl SetnxLocker {
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let store = Setnx::connect(target.try_into()?, &options).await?;
+        let store = SetnxStore::connect(target.try_into()?, &options).await?;
         Ok(Self(Locker::new(Leased::new(store, &options)?)))
     }
 
@@ -98,7 +98,7 @@ pub struct Holder {
 }
 
 impl Deref for SetnxLocker {
-    type Target = Locker<Leased<Setnx>>;
+    type Target = Locker<Leased<SetnxStore>>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
@@ -117,8 +117,8 @@ impl fmt::Debug for SetnxLocker {
     }
 }
 
-impl fmt::Debug for Setnx {
+impl fmt::Debug for SetnxStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Setnx").finish_non_exhaustive()
+        f.debug_struct("SetnxStore").finish_non_exhaustive()
     }
 }

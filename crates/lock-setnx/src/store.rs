@@ -1,47 +1,52 @@
 //! The requests of the lock, one script each.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use lock_core::{
     Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Result, Scope, TokenOrder, Waiting,
-    backend::{AcquireReply, Acquirer, Claim, Effect, LeaseStore, Released, Renewal, WaitingStore},
+    backend::{
+        AcquireReply, Acquirer, BootInstant, Claim, Effect, LeaseStore, OwnerId, Released, Renewal,
+        WaitingStore, present_runtime,
+    },
 };
-
-use lock_redis::{
-    Answer, INSPECT, Names, Node, Notices, Prefix, RELEASE, RENEW, Script, Target, Turns, redis,
-};
+use lock_redis::{Answer, INSPECT, Names, Node, Notices, Prefix, RELEASE, RENEW, Script, Target, redis};
+use parking_lot::Mutex;
 
 use crate::{Holder, Options};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/acquire.lua")));
+static UNDO: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/undo.lua")));
+
+/// The least time for which copies of an acquire that was undone are refused.
+const LATEST_COPY: Duration = Duration::from_secs(600);
+
+/// So many claims with copies that may still arrive are a reason to look for old ones.
+const MOST_COPIES: usize = 1024;
 
 /// Locks as keys of one Redis. Users see the [`SetnxLocker`](crate::SetnxLocker) around it.
-pub struct Setnx {
+pub struct SetnxStore {
     node: Node,
     prefix: Prefix,
-    turns: Turns,
     notices: Notices,
+    /// The claims of which a copy may still arrive: sent and not answered yet, or sent more than once.
+    copies: Mutex<HashMap<OwnerId, BootInstant>>,
 }
 
-impl Setnx {
+impl SetnxStore {
     pub(crate) async fn connect(target: Target, options: &Options) -> Result<Self> {
         let timing = options.check()?;
         let prefix = Prefix::new(options.prefix())?;
-        let target = Arc::new(target);
+        let (target, runtime) = (Arc::new(target), present_runtime()?);
         let limit = timing.request_timeout();
-        let node = Node::new(Arc::clone(&target), limit, timing.ttl()).with_script(&ACQUIRE);
-        let connecting = tokio::time::timeout(limit, node.connect()).await;
-        connecting.unwrap_or_else(|_| {
-            let protocol = target.protocol();
-            let message = format!(
-                "no connection within {limit:?}; is the server reachable, and does it speak {protocol}?"
-            );
-            Err(Error::new(ErrorKind::Unavailable, message).with_server(node.server()).without_effect())
-        })?;
-        Ok(Self { node, prefix, turns: Turns::default(), notices: Notices::new(target, limit) })
+        let node = Node::new(Arc::clone(&target), limit, timing.ttl(), &runtime);
+        let node = node.with_script(&ACQUIRE).with_script(&UNDO);
+        node.connect().await?;
+        let notices = Notices::new(target, limit, &runtime);
+        Ok(Self { node, prefix, notices, copies: Mutex::default() })
     }
 
     pub(crate) fn names(&self, key: &Key) -> Names {
@@ -62,6 +67,32 @@ impl Setnx {
         read().map(Some).map_err(|error| self.not_ours(error))
     }
 
+    fn expect_copies(&self, claim: &Claim) {
+        let mut copies = self.copies.lock();
+        // What a server that was never reached again left here.
+        if copies.len() >= MOST_COPIES {
+            let now = BootInstant::now();
+            copies.retain(|_, started| now.since(*started) < 2 * claim.ttl());
+        }
+        copies.insert(claim.owner(), claim.started());
+    }
+
+    /// Frees the key after every request of the claim that may still arrive: over connections that went silent, in the
+    /// order of what was sent over them; and a copy that comes by another way finds itself refused.
+    async fn undo_everywhere(&self, claim: &Claim) -> Result<Answer<bool>> {
+        let names = self.names(claim.key());
+        let (owner, keep) = (claim.owner().to_string(), claim.ttl().max(LATEST_COPY).as_millis().to_string());
+        let has_copies = self.copies.lock().contains_key(&claim.owner());
+        let (both, one) = ([names.lock.as_str(), &names.fence], [owner.as_str(), &keep]);
+        let undone = if has_copies {
+            self.node.run_everywhere(claim.started(), &UNDO, &both, &one).await?
+        } else {
+            self.node.run_everywhere(claim.started(), &RELEASE, &both[..1], &one[..1]).await?
+        };
+        self.copies.lock().remove(&claim.owner());
+        Ok(undone)
+    }
+
     fn not_ours(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         let message =
             "the server's answer is not one of this lock's scripts; does another program use the prefix?";
@@ -69,7 +100,7 @@ impl Setnx {
     }
 }
 
-impl LeaseStore for Setnx {
+impl LeaseStore for SetnxStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(Scope::Servers, Waiting::Notified, TokenOrder::ServerData)
     }
@@ -78,14 +109,21 @@ impl LeaseStore for Setnx {
         let names = self.names(claim.key());
         let (owner, ttl) = (claim.owner().to_string(), claim.ttl().as_millis().to_string());
         let arguments = [owner.as_str(), &ttl, if claim.waits() { "1" } else { "0" }];
+        self.expect_copies(claim);
         // Sent twice, the script recognises the claim.
-        let answer = self.node.run(&ACQUIRE, &[&names.lock, &names.fence], &arguments).await?;
+        let answer = self.node.run(&ACQUIRE, &[&names.lock, &names.fence], &arguments).await;
+        let effect = match &answer {
+            Ok(Answer { repeated: false, .. }) => Effect::None,
+            Ok(Answer { repeated: true, .. }) => Effect::Possible,
+            Err(error) => error.effect(),
+        };
+        if effect == Effect::None {
+            self.copies.lock().remove(&claim.owner());
+        }
+        let answer = answer?;
         let (granted, number): (bool, i64) = answer.value;
         if !granted {
-            return Ok(AcquireReply::Busy {
-                free_in: milliseconds(number).unwrap_or(claim.ttl()),
-                effect: Effect::None,
-            });
+            return Ok(AcquireReply::Busy { free_in: milliseconds(number).unwrap_or(claim.ttl()), effect });
         }
         let token = u64::try_from(number).map_err(|error| self.not_ours(error))?;
         Ok(AcquireReply::Granted { token: FencingToken::new(token), ttl: claim.ttl() })
@@ -99,8 +137,13 @@ impl LeaseStore for Setnx {
     }
 
     async fn release(&self, claim: &Claim) -> Result<Released> {
-        let names = self.names(claim.key());
-        match self.node.run(&RELEASE, &[&names.lock], &[&claim.owner().to_string()]).await? {
+        let answer = if self.copies.lock().contains_key(&claim.owner()) {
+            self.undo_everywhere(claim).await?
+        } else {
+            let names = self.names(claim.key());
+            self.node.run(&RELEASE, &[&names.lock], &[&claim.owner().to_string()]).await?
+        };
+        match answer {
             Answer { value: true, .. } => Ok(Released::Freed),
             Answer { value: false, repeated: false } => Ok(Released::NotOwner),
             Answer { value: false, repeated: true } => {
@@ -112,11 +155,7 @@ impl LeaseStore for Setnx {
     }
 
     async fn undo(&self, claim: &Claim) -> Result<()> {
-        let names = self.names(claim.key());
-        let owner = claim.owner().to_string();
-        let (keys, arguments) = ([names.lock.as_str()], [owner.as_str()]);
-        let sent = self.node.run_everywhere(claim.started(), &RELEASE, &keys, &arguments);
-        sent.await.map(|_: Answer<bool>| ())
+        self.undo_everywhere(claim).await.map(drop)
     }
 
     async fn verify(&self, claim: &Claim) -> Result<bool> {
@@ -125,11 +164,10 @@ impl LeaseStore for Setnx {
     }
 }
 
-impl WaitingStore for Setnx {
+impl WaitingStore for SetnxStore {
     async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
-        let _turn = self.turns.wait(acquirer.key()).await;
-        let mut bell = self.notices.listener(self.names(acquirer.key()).lock);
-        acquirer.wait(&mut bell).await
+        let mut listener = self.notices.listener(self.names(acquirer.key()).lock);
+        acquirer.wait(&mut listener).await
     }
 }
 
