@@ -2,6 +2,7 @@
 
 mod cluster;
 mod conformance;
+mod docker;
 mod setup;
 mod test_all;
 mod tidy;
@@ -33,6 +34,8 @@ enum Command {
     Conformance(conformance::Args),
     /// Leave servers running for your own experiments, ask about them, stop them
     Cluster(cluster::Args),
+    /// The same servers in containers: the compose file, and the images
+    Docker(docker::Args),
     /// Check what a person would have to remember; builds nothing
     Tidy,
     /// Get the servers and tools that are missing
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::TestAll(args) => test_all::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Docker(args) => docker::run(&args),
         Command::Tidy => tidy::run(),
         Command::Setup(args) => setup::run(&args),
     };

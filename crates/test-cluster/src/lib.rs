@@ -25,6 +25,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod docker;
 pub mod etcd;
 pub mod process;
 pub mod proxy;
