@@ -27,6 +27,7 @@
 
 pub mod docker;
 pub mod etcd;
+pub mod given;
 pub mod process;
 pub mod proxy;
 pub mod redis;
