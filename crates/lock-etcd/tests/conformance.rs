@@ -13,6 +13,7 @@ use test_cluster::{
     Etcd, EtcdCluster,
     given::{self, Front},
 };
+use tokio::{runtime, task::block_in_place};
 
 struct EtcdFixture {
     /// None, if it was given.
@@ -23,19 +24,24 @@ struct EtcdFixture {
 }
 
 impl EtcdFixture {
-    /// A client for what an operator does by hand.
-    async fn operator(&self) -> Result<Client> {
-        Ok(Client::connect(&self.urls[..1], None).await?)
+    /// Does what an operator does by hand, in a runtime of its own: the suite counts the tasks in that of a property.
+    fn by_hand<T>(&self, work: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
+        block_in_place(|| {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { work(Client::connect(&self.urls[..1], None).await?).await })
+        })
     }
 
     /// The places in the queue of `key`, the holder's first.
-    async fn places(&self, key: &Key) -> Result<Vec<Vec<u8>>> {
+    fn places(&self, key: &Key) -> Result<Vec<Vec<u8>>> {
         let encoded = key.percent_encoded(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'));
         let queue = GetOptions::new().with_prefix().with_keys_only();
         let queue = queue.with_sort(SortTarget::Create, SortOrder::Ascend);
         let prefix = format!("{}/{encoded}:", self.front.prefix());
-        let found = self.operator().await?.get(prefix, Some(queue)).await?;
-        Ok(found.kvs().iter().map(|pair| pair.key().to_vec()).collect())
+        self.by_hand(async |mut operator| {
+            let found = operator.get(prefix, Some(queue)).await?;
+            Ok(found.kvs().iter().map(|pair| pair.key().to_vec()).collect())
+        })
     }
 
     fn own(&self) -> Result<&EtcdCluster> {
@@ -63,7 +69,7 @@ impl Fixture for EtcdFixture {
     }
 
     async fn traces(&self, key: &Key) -> Result<usize> {
-        Ok(self.places(key).await?.len())
+        Ok(self.places(key)?.len())
     }
 
     fn address(&self) -> Option<String> {
@@ -77,10 +83,12 @@ impl Fixture for EtcdFixture {
     }
 
     async fn lose(&self, key: &Key) -> Result<()> {
-        let places = self.places(key).await?;
+        let places = self.places(key)?;
         let first = places.first().context("nobody holds the key")?;
-        self.operator().await?.delete(first.clone(), None).await?;
-        Ok(())
+        self.by_hand(async |mut operator| {
+            operator.delete(first.clone(), None).await?;
+            Ok(())
+        })
     }
 
     async fn connections(&self) -> Result<usize> {
