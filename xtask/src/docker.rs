@@ -4,7 +4,7 @@ mod base;
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use test_cluster::docker::{self, Engine, Image};
 
@@ -57,4 +57,13 @@ pub(crate) fn engine() -> Result<Engine> {
     let engine = Engine::find()?;
     base::check(&engine)?;
     Ok(engine)
+}
+
+/// The same, where programs of this machine reach the networks of the containers.
+pub(crate) fn engine_with_networks() -> Result<Engine> {
+    let engine = engine()?;
+    match engine.hides_addresses() {
+        Some(reason) => bail!("tests use the containers' own addresses, and {reason}"),
+        None => Ok(engine),
+    }
 }

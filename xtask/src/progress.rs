@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use duct::Expression;
+use duct::{Expression, Handle};
 use indicatif::{ProgressBar, ProgressStyle};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -43,17 +43,11 @@ impl Progress {
 
     /// Runs `command` with its output in the file `log`, the newest line beside the spinner, and tells whether it succeeded.
     pub(crate) fn run(&self, command: &Expression, log: &Path) -> Result<bool> {
-        if let Some(dir) = log.parent() {
-            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        }
-        let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        // A file and not a pipe, whose end would not come while a process that was left behind holds it.
-        let running = command
-            .stderr_to_stdout()
-            .stdout_file(file)
-            .unchecked()
-            .start()
-            .with_context(|| format!("cannot run {command:?}"))?;
+        self.wait(&start(command, log)?, log)
+    }
+
+    /// Waits for what was [started](start) earlier, in the same way.
+    pub(crate) fn wait(&self, running: &Handle, log: &Path) -> Result<bool> {
         loop {
             if let Some(ended) = running.wait_timeout(TICK)? {
                 return Ok(ended.status.success());
@@ -61,6 +55,17 @@ impl Progress {
             self.bar.set_message(newest_line(log)?);
         }
     }
+}
+
+/// Starts `command` with its output in the file `log`.
+pub(crate) fn start(command: &Expression, log: &Path) -> Result<Handle> {
+    if let Some(dir) = log.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    // A file and not a pipe, whose end would not come while a process that was left behind holds it.
+    let running = command.stderr_to_stdout().stdout_file(file).unchecked().start();
+    running.with_context(|| format!("cannot run {command:?}"))
 }
 
 fn newest_line(log: &Path) -> io::Result<String> {

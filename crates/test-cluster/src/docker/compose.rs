@@ -91,14 +91,3 @@ fn list(words: &[String]) -> String {
     let words = words.iter().map(|word| format!("\n      - {word:?}"));
     words.collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::{super::directory, compose_file};
-
-    #[test]
-    fn the_file_in_docker_is_the_one_that_is_written_here() {
-        let there = std::fs::read_to_string(directory().join("compose.yaml")).unwrap();
-        assert!(there == compose_file(), "run `cargo xtask docker write`");
-    }
-}

@@ -94,6 +94,12 @@ impl Containers {
             .map(|_| ())
     }
 
+    /// The name that all containers and networks of this handle bear.
+    #[must_use]
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
     /// The addresses of a topology's servers on the host, in their order, as clients of the host know them.
     ///
     /// Of a Sentinel and its servers, that of Sentinel comes last.
