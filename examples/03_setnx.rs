@@ -1,7 +1,7 @@
 //! Tutorial 03: many buyers, one order, one Redis.
 //!
 //! `SET NX PX` lets one of them win: the one whose request reaches the Redis node first. Nobody's clock decides.
-//! Like a try-lock: whoever did not get it does not go on. Needs a Redis at `REDIS_URL`.
+//! Like a try-lock: whoever did not get it does not go on. Needs a Redis at `LOCK_TEST_REDIS`.
 
 use std::{env, time::Duration};
 
@@ -12,9 +12,9 @@ const BUYERS: usize = 50;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let url = env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
-    // A prefix of its own, so that nothing else that uses this Redis is in the way.
-    let options = Options::default().with_ttl(Duration::from_secs(1)).with_prefix("tutorial03");
+    let url = env::var("LOCK_TEST_REDIS").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
+    let options =
+        Options::default().with_ttl(Duration::from_secs(1)).with_prefix(examples::prefix("tutorial03"));
 
     println!("{BUYERS} buyers, each with a connection of its own, want the one order there is.");
     let start = std::sync::Arc::new(Barrier::new(BUYERS));

@@ -1,7 +1,7 @@
 //! Tutorial 04: a task scheduler of which one instance runs at a time, on ZooKeeper.
 //!
 //! Three processes want to be *the* scheduler. One holds the lock and works, for as long as it lives; the others wait
-//! in line. The running one is killed: its session ends, and the next takes over. Needs a ZooKeeper at `ZK_SERVERS`.
+//! in line. The running one is killed: its session ends, and the next takes over. Needs a ZooKeeper at `LOCK_TEST_ZK`.
 
 use std::{
     env,
@@ -21,14 +21,14 @@ use tokio::{
 const INSTANCES: usize = 3;
 const SESSION: Duration = Duration::from_secs(2);
 
-async fn connect() -> Result<ZkLocker> {
-    let servers = env::var("ZK_SERVERS").unwrap_or_else(|_| "127.0.0.1:2181".to_owned());
-    Ok(ZkLocker::connect(&servers, Options::default().with_ttl(SESSION).with_prefix("tutorial04")).await?)
+async fn connect(prefix: &str) -> Result<ZkLocker> {
+    let servers = env::var("LOCK_TEST_ZK").unwrap_or_else(|_| "127.0.0.1:2181".to_owned());
+    Ok(ZkLocker::connect(&servers, Options::default().with_ttl(SESSION).with_prefix(prefix)).await?)
 }
 
 /// What each instance does: wait for its turn, then schedule tasks until it is killed or has lost the lock.
-async fn be_a_scheduler() -> Result<()> {
-    let locks = connect().await?;
+async fn be_a_scheduler(prefix: &str) -> Result<()> {
+    let locks = connect(prefix).await?;
     println!("waits");
     let guard = locks.lock("scheduler").await?;
     println!("runs with token {}", guard.fencing_token());
@@ -49,9 +49,10 @@ struct Instance {
 }
 
 impl Instance {
-    fn start() -> Result<Self> {
+    fn start(prefix: &str) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
-        let mut process = command.arg("scheduler").stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut process =
+            command.args(["scheduler", prefix]).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let says = BufReader::new(process.stdout.take().context("its output")?).lines();
         Ok(Self { process, says })
     }
@@ -68,13 +69,14 @@ impl Instance {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if env::args().nth(1).is_some_and(|role| role == "scheduler") {
-        return be_a_scheduler().await;
+    if let Some(prefix) = env::args().nth(2) {
+        return be_a_scheduler(&prefix).await;
     }
+    let prefix = examples::prefix("tutorial04");
     println!("{INSTANCES} instances of a scheduler start, one after the other.");
     let mut instances = Vec::new();
     for _ in 0..INSTANCES {
-        let mut instance = Instance::start()?;
+        let mut instance = Instance::start(&prefix)?;
         instance.hear("waits").await?;
         instances.push(instance);
     }

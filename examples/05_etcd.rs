@@ -2,7 +2,7 @@
 //!
 //! Each writes a key of its own under the name of the lock; the oldest is the holder, and each of the others watches
 //! the one before it alone. So they are served in order, and a release wakes one of them, not all. Then a lease is
-//! taken away from a holder, and its work stops. Needs an etcd at `ETCD_ENDPOINTS`.
+//! taken away from a holder, and its work stops. Needs an etcd at `LOCK_TEST_ETCD`.
 
 use std::{env, time::Duration};
 
@@ -13,8 +13,8 @@ use tokio::{sync::mpsc, task::JoinSet, time};
 const KEY: &str = "orders/42";
 const WAITERS: usize = 4;
 
-async fn connect(endpoints: &str) -> Result<EtcdLocker> {
-    let options = Options::default().with_ttl(Duration::from_secs(3)).with_prefix("tutorial05");
+async fn connect(endpoints: &str, prefix: &str) -> Result<EtcdLocker> {
+    let options = Options::default().with_ttl(Duration::from_secs(3)).with_prefix(prefix);
     Ok(EtcdLocker::connect(endpoints, options).await?)
 }
 
@@ -27,8 +27,9 @@ async fn until_in_line(locks: &EtcdLocker, places: usize) -> Result<()> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let endpoints = env::var("ETCD_ENDPOINTS").unwrap_or_else(|_| "http://127.0.0.1:2379".to_owned());
-    let locks = connect(&endpoints).await?;
+    let endpoints = env::var("LOCK_TEST_ETCD").unwrap_or_else(|_| "http://127.0.0.1:2379".to_owned());
+    let prefix = examples::prefix("tutorial05");
+    let locks = connect(&endpoints, &prefix).await?;
 
     let guard = locks.lock(KEY).await?;
     println!(
@@ -38,7 +39,7 @@ async fn main() -> Result<()> {
     let (served, mut order) = mpsc::unbounded_channel();
     let mut waiters = JoinSet::new();
     for number in 1..=WAITERS {
-        let (others, served) = (connect(&endpoints).await?, served.clone());
+        let (others, served) = (connect(&endpoints, &prefix).await?, served.clone());
         waiters.spawn(async move {
             let guard = others.lock(KEY).await?;
             served.send((number, guard.fencing_token()))?;

@@ -11,6 +11,7 @@ use duct::cmd;
 pub(crate) use self::report::Report;
 use crate::{
     programs::{self, Program},
+    servers::{Server, Source},
     setup::{self, Consent},
     workspace::{self, Package},
 };
@@ -30,30 +31,41 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
     consent: Consent,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let packages = workspace::packages()?;
     let backends = choose(&packages, &args.backend)?;
-    setup::ensure(&setup::needs_of(&backends), &args.consent)?;
+    let is_used = |server: &&Server| backends.iter().any(|backend| backend.name == server.backend());
+    let servers: Vec<_> = Server::ALL.iter().filter(is_used).copied().collect();
+    let builds_etcd = servers.contains(&Server::Etcd).then_some(&setup::PROTOC);
+    let needs: Vec<_> = args.source.needs(&servers).into_iter().chain(builds_etcd).collect();
+    setup::ensure(&needs, &args.consent)?;
     let programs = build(&backends, !args.backend.is_empty())?;
     let dir = directory();
     workspace::empty(&dir)?;
+    let provided = args.source.provide_to_starters(&servers)?;
 
     let mut broken = Vec::new();
     for (index, (backend, program)) in backends.iter().zip(&programs).enumerate() {
         let name = backend.name.as_str();
         println!("\n{name} ({} of {})", index + 1, backends.len());
-        let ended = cmd(&program.path, args.filter.as_deref())
+        let mut command = cmd(&program.path, args.filter.as_deref())
             .dir(program.home())
-            .env(REPORT_VARIABLE, dir.join(format!("{name}.jsonl")))
-            .unchecked()
-            .run()?;
+            .env(REPORT_VARIABLE, dir.join(format!("{name}.jsonl")));
+        for (variable, value) in &provided.variables {
+            command = command.env(variable, value);
+        }
+        let ended = command.unchecked().run()?;
         if !ended.status.success() {
             broken.push(name);
         }
     }
+
+    drop(provided);
 
     let report = Report::read(&dir)?;
     if !report.is_empty() {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod conformance;
+mod docker;
 mod features;
 mod setup;
 mod test_all;
@@ -34,6 +35,8 @@ enum Command {
     Conformance(conformance::Args),
     /// Leave servers running for your own experiments, ask about them, stop them
     Cluster(cluster::Args),
+    /// The same servers in containers: the compose file, and the images
+    Docker(docker::Args),
     /// Check what a person would have to remember; builds nothing
     Tidy,
     /// Check each crate with each of its features alone, and with none
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::TestAll(args) => test_all::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Docker(args) => docker::run(&args),
         Command::Tidy => tidy::run(),
         Command::Features => features::run(),
         Command::Setup(args) => setup::run(&args),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use duct::{Expression, cmd};
+use duct::{Expression, Handle, cmd};
 use indicatif::{ProgressBar, ProgressStyle};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -47,21 +47,15 @@ impl Progress {
     /// Runs `command` with its output in the file `log`, the newest line beside the spinner, and tells whether it
     /// succeeded. One that hangs is ended, with all that it started, and named.
     pub(crate) fn run(&self, command: &Expression, log: &Path) -> Result<bool> {
-        self.run_within(SILENCE, command, log)
+        self.wait(&start(command, log)?, log)
     }
 
-    fn run_within(&self, silence: Duration, command: &Expression, log: &Path) -> Result<bool> {
-        if let Some(dir) = log.parent() {
-            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        }
-        let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        // A file and not a pipe, whose end would not come while a process that was left behind holds it.
-        let running = command
-            .stderr_to_stdout()
-            .stdout_file(file)
-            .unchecked()
-            .start()
-            .with_context(|| format!("cannot run {command:?}"))?;
+    /// Waits for what was [started](start) earlier, in the same way.
+    pub(crate) fn wait(&self, running: &Handle, log: &Path) -> Result<bool> {
+        self.wait_within(SILENCE, running, log)
+    }
+
+    fn wait_within(&self, silence: Duration, running: &Handle, log: &Path) -> Result<bool> {
         let (mut written, mut heard) = (0, Instant::now());
         loop {
             if let Some(ended) = running.wait_timeout(TICK)? {
@@ -99,6 +93,17 @@ fn end_all(pid: u32) {
             end_all(child);
         }
     }
+}
+
+/// Starts `command` with its output in the file `log`.
+pub(crate) fn start(command: &Expression, log: &Path) -> Result<Handle> {
+    if let Some(dir) = log.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    // A file and not a pipe, whose end would not come while a process that was left behind holds it.
+    let running = command.stderr_to_stdout().stdout_file(file).unchecked().start();
+    running.with_context(|| format!("cannot run {command:?}"))
 }
 
 fn newest_line(log: &Path) -> io::Result<String> {
@@ -140,7 +145,7 @@ mod tests {
 
     use duct::cmd;
 
-    use super::{Progress, human, newest_line, tail};
+    use super::{Progress, human, newest_line, start, tail};
 
     #[test]
     fn durations_read_like_speech() {
@@ -165,7 +170,10 @@ mod tests {
         let log = dir.path().join("step.log");
         let progress = Progress::start("a test");
         let hangs = cmd!("sh", "-c", "sh -c 'echo $$; sleep 600; true'; true");
-        let error = progress.run_within(Duration::from_millis(500), &hangs, &log).unwrap_err().to_string();
+        let error = progress
+            .wait_within(Duration::from_millis(500), &start(&hangs, &log).unwrap(), &log)
+            .unwrap_err()
+            .to_string();
         progress.finish(false);
         let child = tail(&log);
         assert!(error.contains("a test: nothing was heard") && error.contains(&child), "{error}");

@@ -1,18 +1,23 @@
 //! The servers that examples and people can be given.
 
-use std::{any::Any, fmt, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{any::Any, env, fmt, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use test_cluster::{
-    Etcd, EtcdCluster, Persistence, Redis, RedisBuilder, ZooKeeper, ZooKeeperCluster, etcd,
+    Etcd, EtcdCluster, Persistence, Redis, RedisBuilder, ZooKeeper, ZooKeeperCluster,
+    docker::{Containers, Topology},
+    etcd,
     process::{self, Detached},
     resp::Connection,
     zookeeper,
 };
 
-use crate::setup::{self, Need};
+use crate::{
+    docker,
+    setup::{self, Need},
+};
 
 /// Several servers go by one name if a client uses them as one.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
@@ -28,10 +33,82 @@ pub(crate) enum Server {
     Redlock,
 }
 
-/// Servers that stop when this goes away.
-pub(crate) struct Running {
-    pub(crate) urls: String,
-    _servers: Box<dyn Any>,
+/// Where the servers of a command come from.
+#[derive(clap::Args)]
+pub(crate) struct Source {
+    /// Run the servers in containers; needs Docker or the like, and no servers on this machine
+    #[arg(long)]
+    docker: bool,
+}
+
+/// Servers for programs to use. Those that are ours stop when this goes away.
+pub(crate) struct Provided {
+    /// What tells a program where they are, and whose.
+    pub(crate) variables: Vec<(&'static str, String)>,
+    _servers: Vec<Box<dyn Any>>,
+}
+
+impl Source {
+    /// What this machine must have for `servers`: nothing for those in containers, or named by a variable.
+    pub(crate) fn needs(&self, servers: &[Server]) -> Vec<&'static Need> {
+        let own = servers.iter().filter(|server| !self.docker && server.given().is_none());
+        own.flat_map(|server| server.needs()).copied().collect()
+    }
+
+    /// Starts `servers`, but for those that a variable names.
+    pub(crate) fn provide(&self, servers: &[Server]) -> Result<Provided> {
+        if self.docker { in_containers(servers) } else { provide(servers) }
+    }
+
+    /// The same for programs that start what they need themselves.
+    pub(crate) fn provide_to_starters(&self, servers: &[Server]) -> Result<Provided> {
+        if self.docker { in_containers(servers) } else { Ok(Provided::none()) }
+    }
+}
+
+impl Provided {
+    fn none() -> Self {
+        Self { variables: Vec::new(), _servers: Vec::new() }
+    }
+}
+
+fn in_containers(servers: &[Server]) -> Result<Provided> {
+    if servers.is_empty() {
+        return Ok(Provided::none());
+    }
+    docker::images(&docker::engine()?)?;
+    let topologies: Vec<_> = servers.iter().map(|server| server.topology()).collect();
+    println!("Starting containers");
+    let containers = Containers::start(&topologies)?;
+    let url = |server: &Server| {
+        let ports = containers.published(server.topology()).into_iter().map(|address| address.port());
+        (server.variable(), server.urls(ports))
+    };
+    let mut variables: Vec<_> = servers.iter().map(url).collect();
+    variables.push(may_kill());
+    Ok(Provided { variables, _servers: vec![Box::new(containers)] })
+}
+
+fn provide(servers: &[Server]) -> Result<Provided> {
+    let mut provided = Provided::none();
+    for server in servers {
+        let urls = if let Some(urls) = server.given() {
+            println!("{server}: {} names it", server.variable());
+            urls
+        } else {
+            let (urls, running) = server.start()?;
+            provided._servers.push(running);
+            provided.variables.extend((*server == Server::Redlock).then(may_kill));
+            urls
+        };
+        provided.variables.push((server.variable(), urls));
+    }
+    Ok(provided)
+}
+
+/// Tells the program that uses Redlock's servers that it may shut them down.
+fn may_kill() -> (&'static str, String) {
+    ("LOCK_TEST_MAY_KILL", "1".to_owned())
 }
 
 impl Server {
@@ -48,10 +125,35 @@ impl Server {
     /// The environment variable by which programs learn the URLs.
     pub(crate) fn variable(self) -> &'static str {
         match self {
-            Self::Redis => "REDIS_URL",
-            Self::Etcd => "ETCD_ENDPOINTS",
-            Self::Zk => "ZK_SERVERS",
-            Self::Redlock => "REDLOCK_URLS",
+            Self::Redis => "LOCK_TEST_REDIS",
+            Self::Etcd => "LOCK_TEST_ETCD",
+            Self::Zk => "LOCK_TEST_ZK",
+            Self::Redlock => "LOCK_TEST_REDLOCK",
+        }
+    }
+
+    /// The servers that a person wants to be used, by their URLs.
+    fn given(self) -> Option<String> {
+        env::var(self.variable()).ok().filter(|urls| !urls.is_empty())
+    }
+
+    /// The package that is tested on it.
+    pub(crate) fn backend(self) -> &'static str {
+        match self {
+            Self::Redis => "lock-setnx",
+            Self::Etcd => "lock-etcd",
+            Self::Zk => "lock-zk",
+            Self::Redlock => "lock-redlock",
+        }
+    }
+
+    /// The same in containers.
+    fn topology(self) -> Topology {
+        match self {
+            Self::Redis => Topology::Redis,
+            Self::Etcd => Topology::Etcd3,
+            Self::Zk => Topology::Zk3,
+            Self::Redlock => Topology::Redlock,
         }
     }
 
@@ -73,13 +175,14 @@ impl Server {
         }
     }
 
-    pub(crate) fn start(self) -> Result<Running> {
+    /// Starts servers that stop when the handle goes away. Returns their URLs with it.
+    fn start(self) -> Result<(String, Box<dyn Any>)> {
         self.start_watched().with_context(|| format!("cannot start {self}"))
     }
 
-    fn start_watched(self) -> Result<Running> {
+    fn start_watched(self) -> Result<(String, Box<dyn Any>)> {
         let nodes = self.nodes(None);
-        let (urls, servers): (String, Box<dyn Any>) = match self {
+        Ok(match self {
             Self::Redis | Self::Redlock => {
                 let servers = (0..nodes).map(|_| self.redis().start()).collect::<Result<Vec<_>>>()?;
                 (self.urls(servers.iter().map(Redis::port)), Box::new(servers))
@@ -92,8 +195,7 @@ impl Server {
                 let cluster = ZooKeeperCluster::start(nodes)?;
                 (self.urls(cluster.nodes().iter().map(ZooKeeper::port)), Box::new(cluster))
             }
-        };
-        Ok(Running { urls, _servers: servers })
+        })
     }
 
     /// Starts nodes that outlive this process, one with its data in each of `dirs`.

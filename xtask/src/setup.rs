@@ -13,7 +13,7 @@ use self::needs::Look;
 pub(crate) use self::needs::{ALL, ETCD, JAVA, Need, PROTOC, REDIS, ZOOKEEPER};
 use crate::{
     progress::{Progress, tail},
-    workspace::{self, Package},
+    workspace,
 };
 
 #[derive(clap::Args)]
@@ -33,11 +33,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure(ALL, &args.consent)?;
     println!("setup: everything is in place");
     Ok(())
-}
-
-pub(crate) fn needs_of(packages: &[&Package]) -> Vec<&'static Need> {
-    let is_used = |need: &&Need| packages.iter().any(|package| need.used_by.contains(&package.name.as_str()));
-    ALL.iter().copied().filter(is_used).collect()
 }
 
 /// Gets what is missing of `needs`.

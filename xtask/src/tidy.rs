@@ -5,6 +5,7 @@ mod manifests;
 mod readmes;
 mod sources;
 mod translations;
+mod written;
 
 use std::{fmt, fs, path::Path};
 
@@ -21,6 +22,7 @@ pub(crate) fn run() -> Result<()> {
     let mut violations = sources::check(&tree);
     violations.extend(manifests::check(&tree));
     violations.extend(documents::check(&tree));
+    violations.extend(written::check(&tree));
     violations.extend(readmes::check(&tree));
     violations.extend(translations::check(&tree));
     for violation in &violations {
@@ -61,8 +63,8 @@ impl Tree {
         for entry in WalkDir::new(root).sort_by_file_name().into_iter().filter_entry(is_ours) {
             let entry = entry.context("cannot list the workspace")?;
             let extension = entry.path().extension().unwrap_or_default();
-            if entry.file_type().is_file() && (extension == "rs" || extension == "toml" || extension == "md")
-            {
+            let is_text = ["rs", "toml", "md", "yaml"].iter().any(|known| extension == *known);
+            if entry.file_type().is_file() && is_text {
                 let text = fs::read_to_string(entry.path())
                     .with_context(|| format!("cannot read {}", entry.path().display()))?;
                 let path = entry.path().strip_prefix(root).expect("the walk began at the root");

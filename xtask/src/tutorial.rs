@@ -12,7 +12,7 @@ use duct::cmd;
 use crate::{
     programs::{self, Program},
     progress::human,
-    servers::Server,
+    servers::{Server, Source},
     setup::{self, Consent},
     workspace,
 };
@@ -44,18 +44,17 @@ pub(crate) struct Args {
     #[arg(long)]
     workspace: bool,
     #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
     consent: Consent,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let chosen = if args.examples.is_empty() { EXAMPLES.iter().collect() } else { args.examples.clone() };
-    let servers: Vec<_> = Server::ALL
-        .iter()
-        .filter(|server| chosen.iter().any(|example| example.servers.contains(server)))
-        .collect();
+    let is_used = |server: &&Server| chosen.iter().any(|example| example.servers.contains(server));
+    let servers: Vec<_> = Server::ALL.iter().filter(is_used).copied().collect();
     // All examples are one package, so that each is built with what any needs to be built.
-    let needs: Vec<_> =
-        servers.iter().flat_map(|server| server.needs()).copied().chain([&setup::PROTOC]).collect();
+    let needs: Vec<_> = args.source.needs(&servers).into_iter().chain([&setup::PROTOC]).collect();
     setup::ensure(&needs, &args.consent)?;
     println!("Building the examples");
     let alone = ["--package", "examples"];
@@ -65,15 +64,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         alone
     }))?;
 
-    let running = servers.iter().map(|server| server.start()).collect::<Result<Vec<_>>>()?;
-    let variables: Vec<_> = servers
+    let provided = args.source.provide(&servers)?;
+    let shows = chosen
         .iter()
-        .zip(&running)
-        .map(|(server, running)| (server.variable(), running.urls.as_str()))
-        .collect();
-    let shows =
-        chosen.iter().map(|example| Show::of(example, &programs, &variables)).collect::<Result<Vec<_>>>()?;
-    drop(running);
+        .map(|example| Show::of(example, &programs, &provided.variables))
+        .collect::<Result<Vec<_>>>()?;
+    drop(provided);
 
     heading("What they showed");
     for show in &shows {
@@ -97,7 +93,7 @@ struct Show {
 
 impl Show {
     /// Runs `example` and passes its output on as it comes.
-    fn of(example: &Example, programs: &[Program], variables: &[(&str, &str)]) -> Result<Self> {
+    fn of(example: &Example, programs: &[Program], variables: &[(&str, String)]) -> Result<Self> {
         heading(example.name);
         let program = programs.iter().find(|program| program.name == example.name);
         let program = program.with_context(|| format!("cargo built no example {}", example.name))?;

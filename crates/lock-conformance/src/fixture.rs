@@ -41,7 +41,7 @@ pub trait Fixture: Sized + Send + Sync + 'static {
     /// What the backend is called in reports: `setnx` for `lock-setnx`.
     const NAME: &'static str;
 
-    /// Starts the servers, without any data.
+    /// Starts the servers, without any data; or takes those that are there, under names that nothing else uses.
     ///
     /// One fixture is shared by most properties, which use different keys; those that stop the servers or count
     /// their connections get one of their own, as do all where locks exclude within one process. Dropping a fixture
@@ -74,6 +74,11 @@ pub trait Fixture: Sized + Send + Sync + 'static {
         let _ = (address, options);
         let message = format!("the fixture of {} has an address: it must implement connect", Self::NAME);
         future::ready(Err(Error::new(ErrorKind::Unsupported, message)))
+    }
+
+    /// Whether properties may [`pause`](Self::pause) and [`restart`](Self::restart) the servers; not those of others.
+    fn may_stop(&self) -> bool {
+        true
     }
 
     /// Makes the servers forget who holds `key`, as an operator would who deletes a record.

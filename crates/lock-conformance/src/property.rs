@@ -41,8 +41,10 @@ pub(crate) enum Need {
     TokensWithoutData,
     /// Clients in other processes take part.
     Processes,
-    /// It stops the servers or counts what is on them, so nobody else may use them. Always there.
+    /// It counts what is on the servers, so no other property may use them meanwhile. Always there.
     OwnServers,
+    /// The same, and it stops them.
+    StoppedServers,
 }
 
 /// All properties, in the order of the groups.
@@ -76,12 +78,12 @@ impl<F: Fixture> Property<F> {
 
     /// Whether it must be tried with a fixture that nobody else uses.
     pub(crate) fn needs_own_servers(&self) -> bool {
-        self.needs.contains(&Need::OwnServers)
+        self.needs.iter().any(|need| matches!(need, Need::OwnServers | Need::StoppedServers))
     }
 
     /// Why a backend with these capabilities does not promise it; `None` if it does.
-    pub(crate) fn reason_to_skip(&self, capabilities: Capabilities, has_address: bool) -> Option<String> {
-        let reason = self.needs.iter().find_map(|need| need.reason_to_skip(capabilities, has_address))?;
+    pub(crate) fn reason_to_skip(&self, capabilities: Capabilities, fixture: &F) -> Option<String> {
+        let reason = self.needs.iter().find_map(|need| need.reason_to_skip(capabilities, fixture))?;
         Some(format!("{} {reason}", F::NAME))
     }
 
@@ -129,7 +131,7 @@ impl<F> fmt::Debug for Property<F> {
 }
 
 impl Need {
-    fn reason_to_skip(self, capabilities: Capabilities, has_address: bool) -> Option<&'static str> {
+    fn reason_to_skip(self, capabilities: Capabilities, fixture: &impl Fixture) -> Option<&'static str> {
         let Capabilities { scope, waiting, tokens, .. } = capabilities;
         let (met, reason) = match self {
             Self::Waiting => (waiting != Waiting::Never, "cannot wait"),
@@ -141,10 +143,11 @@ impl Need {
                 (tokens == TokenOrder::ServerData, "promises no token order without the servers' data")
             }
             Self::Processes if scope == Scope::Servers => {
-                (has_address, "has its servers in the test process")
+                (fixture.address().is_some(), "has its servers in the test process")
             }
             Self::Processes => (false, "excludes within one process only"),
             Self::OwnServers => (true, ""),
+            Self::StoppedServers => (fixture.may_stop(), "was given servers, which are not ours to stop"),
         };
         (!met).then_some(reason)
     }

@@ -78,8 +78,7 @@ impl<F: Fixture> Suite<F> {
             Ok(shared) => shared,
             Err(error) => return Outcome::Failed(format!("the fixture did not start: {error:#}")),
         };
-        let has_address = shared.fixture.address().is_some();
-        if let Some(reason) = property.reason_to_skip(shared.capabilities, has_address) {
+        if let Some(reason) = property.reason_to_skip(shared.capabilities, &*shared.fixture) {
             return Outcome::Skipped(reason);
         }
         // In one process all clients are clones of one locker, which one property may close, and starting costs nothing.

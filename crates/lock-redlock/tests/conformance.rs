@@ -1,4 +1,4 @@
-//! The suite that every backend passes, on five real Redis.
+//! The suite that every backend passes, on five real Redis: its own, or those at `LOCK_TEST_REDLOCK`.
 
 use std::{
     process::ExitCode,
@@ -6,26 +6,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lock_conformance::{Data, Fixture};
 use lock_core::{AnyLocker, Key};
 use lock_redlock::{Options, RedlockLocker};
-use test_cluster::{Persistence, Redis, eventually, resp::Value};
+use test_cluster::{
+    Persistence, Redis, eventually,
+    given::{self, Front},
+    resp::Value,
+};
 
 const SERVERS: usize = 5;
 
 struct RedlockFixture {
-    servers: Vec<Redis>,
+    /// Empty, if they were given.
+    own: Vec<Redis>,
+    urls: Vec<String>,
+    /// Through which the suite's clients reach them, so that they can be counted.
+    front: Front,
     /// Knows the names; it is never used to lock.
     operator: RedlockLocker,
 }
 
-async fn connect(urls: &str, lease: &Options) -> lock_core::Result<RedlockLocker> {
-    RedlockLocker::connect(urls.split(','), lease.clone()).await
-}
-
-fn urls(servers: &[Redis]) -> String {
-    servers.iter().map(Redis::url).collect::<Vec<_>>().join(",")
+async fn connect(urls: &str, prefix: &str, lease: &Options) -> lock_core::Result<RedlockLocker> {
+    let options = lease.clone().with_prefix(prefix);
+    RedlockLocker::connect(urls.split(','), options).await
 }
 
 fn number(value: Option<&Value>) -> Result<usize> {
@@ -35,18 +40,18 @@ fn number(value: Option<&Value>) -> Result<usize> {
 
 impl RedlockFixture {
     fn locks(&self, name: &str) -> Result<usize> {
-        let locks = |redis: &Redis| number(Some(&redis.command(&["EXISTS", name])?));
-        self.servers.iter().map(locks).sum()
+        let locks = |url: &String| number(Some(&given::redis(url, &["EXISTS", name])?));
+        self.urls.iter().map(locks).sum()
     }
 
     fn listeners(&self, name: &str) -> Result<usize> {
-        let listeners = |redis: &Redis| {
-            let Value::Array(heard) = redis.command(&["PUBSUB", "NUMSUB", name])? else {
+        let listeners = |url: &String| {
+            let Value::Array(heard) = given::redis(url, &["PUBSUB", "NUMSUB", name])? else {
                 bail!("PUBSUB NUMSUB gives a list");
             };
             number(heard.get(1))
         };
-        self.servers.iter().map(listeners).sum()
+        self.urls.iter().map(listeners).sum()
     }
 }
 
@@ -54,15 +59,24 @@ impl Fixture for RedlockFixture {
     const NAME: &'static str = "redlock";
 
     async fn start() -> Result<Self> {
-        // What was written survives a kill, and no property waits for the disk.
-        let start = || Redis::builder().persistence(Persistence::Aof).config("appendfsync", "no").start();
-        let servers = (0..SERVERS).map(|_| start()).collect::<Result<Vec<_>>>()?;
-        let operator = connect(&urls(&servers), &Options::default()).await?;
-        Ok(Self { servers, operator })
+        let (own, urls) = match given::urls("LOCK_TEST_REDLOCK") {
+            Some(urls) => (Vec::new(), urls),
+            None => {
+                // What was written survives a kill, and no property waits for the disk.
+                let redis = || Redis::builder().persistence(Persistence::Aof).config("appendfsync", "no");
+                let own = (0..SERVERS).map(|_| redis().start()).collect::<Result<Vec<_>>>()?;
+                let urls = own.iter().map(Redis::url).collect();
+                (own, urls)
+            }
+        };
+        ensure!(urls.len() == SERVERS, "LOCK_TEST_REDLOCK must name {SERVERS} servers, not {}", urls.len());
+        let front = Front::of(&urls)?;
+        let operator = connect(&urls.join(","), front.prefix(), &Options::default()).await?;
+        Ok(Self { own, urls, front, operator })
     }
 
     async fn locker(&self, options: &Options) -> lock_core::Result<AnyLocker> {
-        connect(&urls(&self.servers), options).await.map(AnyLocker::from)
+        Self::connect(&self.front.address(), options).await
     }
 
     /// The record of a majority is one. Anything less is looked at once more: an acquire or a release is done when a
@@ -84,11 +98,12 @@ impl Fixture for RedlockFixture {
     }
 
     fn address(&self) -> Option<String> {
-        Some(urls(&self.servers))
+        Some(self.front.address())
     }
 
     async fn connect(address: &str, options: &Options) -> lock_core::Result<AnyLocker> {
-        connect(address, options).await.map(AnyLocker::from)
+        let (prefix, urls) = Front::parts(address);
+        connect(urls, prefix, options).await.map(AnyLocker::from)
     }
 
     async fn lose(&self, key: &Key) -> Result<()> {
@@ -96,35 +111,34 @@ impl Fixture for RedlockFixture {
         // What is still on its way to the last servers would come after the loss.
         eventually("all servers to have the key", Duration::from_secs(5), || {
             let locks = self.locks(&name)?;
-            anyhow::ensure!(locks == SERVERS, "{locks} have it");
+            ensure!(locks == SERVERS, "{locks} have it");
             Ok(())
         })?;
-        for redis in &self.servers {
-            redis.command(&["DEL", &name])?;
+        for url in &self.urls {
+            given::redis(url, &["DEL", &name])?;
         }
         Ok(())
     }
 
     async fn connections(&self) -> Result<usize> {
-        let mut clients = 0;
-        for redis in &self.servers {
-            // Not counted: the operator, and the one that asks.
-            clients += redis.command(&["CLIENT", "LIST"])?.text().lines().count().saturating_sub(2);
-        }
-        Ok(clients)
+        Ok(self.front.open_connections())
+    }
+
+    fn may_stop(&self) -> bool {
+        !self.own.is_empty()
     }
 
     async fn pause(&self) -> Result<()> {
-        self.servers.iter().try_for_each(Redis::pause)
+        self.own.iter().try_for_each(Redis::pause)
     }
 
     async fn resume(&self) -> Result<()> {
-        self.servers.iter().try_for_each(Redis::resume)
+        self.own.iter().try_for_each(Redis::resume)
     }
 
     async fn restart(&self, data: Data) -> Result<()> {
-        self.servers.iter().try_for_each(Redis::kill)?;
-        self.servers.iter().try_for_each(|redis| match data {
+        self.own.iter().try_for_each(Redis::kill)?;
+        self.own.iter().try_for_each(|redis| match data {
             Data::Kept => redis.restart(),
             Data::Erased => redis.restart_without_data(),
         })

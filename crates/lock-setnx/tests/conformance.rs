@@ -1,4 +1,4 @@
-//! The suite that every backend passes, on a real Redis.
+//! The suite that every backend passes, on a real Redis: its own, or that at `LOCK_TEST_REDIS`.
 
 use std::process::ExitCode;
 
@@ -6,35 +6,61 @@ use anyhow::{Context, Result};
 use lock_conformance::{Data, Fixture};
 use lock_core::{AnyLocker, Key};
 use lock_setnx::{Options, SetnxLocker};
-use test_cluster::{Persistence, Redis, resp::Value};
+use test_cluster::{
+    Persistence, Redis,
+    given::{self, Front},
+    resp::Value,
+};
 
 struct SetnxFixture {
-    redis: Redis,
+    /// None, if it was given.
+    own: Option<Redis>,
+    url: String,
+    /// Through which the suite's clients reach it, so that they can be counted.
+    front: Front,
     /// Knows the names; it is never used to lock.
     operator: SetnxLocker,
 }
 
-async fn connect(url: &str, lease: &Options) -> lock_core::Result<SetnxLocker> {
-    SetnxLocker::connect(url, lease.clone()).await
+async fn connect(url: &str, prefix: &str, lease: &Options) -> lock_core::Result<SetnxLocker> {
+    SetnxLocker::connect(url, lease.clone().with_prefix(prefix)).await
+}
+
+impl SetnxFixture {
+    fn command(&self, words: &[&str]) -> Result<Value> {
+        given::redis(&self.url, words)
+    }
+
+    fn own(&self) -> Result<&Redis> {
+        self.own.as_ref().context("the server was given")
+    }
 }
 
 impl Fixture for SetnxFixture {
     const NAME: &'static str = "setnx";
 
     async fn start() -> Result<Self> {
-        let redis = Redis::builder().persistence(Persistence::AofAlways).start()?;
-        let operator = connect(&redis.url(), &Options::default()).await?;
-        Ok(Self { redis, operator })
+        let (own, url) = match given::urls("LOCK_TEST_REDIS") {
+            Some(urls) => (None, urls[0].clone()),
+            None => {
+                let redis = Redis::builder().persistence(Persistence::AofAlways).start()?;
+                let url = redis.url();
+                (Some(redis), url)
+            }
+        };
+        let front = Front::of([&url])?;
+        let operator = connect(&url, front.prefix(), &Options::default()).await?;
+        Ok(Self { own, url, front, operator })
     }
 
     async fn locker(&self, options: &Options) -> lock_core::Result<AnyLocker> {
-        connect(&self.redis.url(), options).await.map(AnyLocker::from)
+        Self::connect(&self.front.address(), options).await
     }
 
     async fn traces(&self, key: &Key) -> Result<usize> {
         let name = self.operator.name_in_redis(key.as_str())?;
-        let locks = self.redis.command(&["EXISTS", &name])?.as_int().context("a count")?;
-        let Value::Array(heard) = self.redis.command(&["PUBSUB", "NUMSUB", &name])? else {
+        let locks = self.command(&["EXISTS", &name])?.as_int().context("a count")?;
+        let Value::Array(heard) = self.command(&["PUBSUB", "NUMSUB", &name])? else {
             anyhow::bail!("PUBSUB NUMSUB gives a list");
         };
         let listeners = heard.get(1).and_then(Value::as_int).context("a count")?;
@@ -42,37 +68,41 @@ impl Fixture for SetnxFixture {
     }
 
     fn address(&self) -> Option<String> {
-        Some(self.redis.url())
+        Some(self.front.address())
     }
 
     async fn connect(address: &str, options: &Options) -> lock_core::Result<AnyLocker> {
-        connect(address, options).await.map(AnyLocker::from)
+        let (prefix, url) = Front::parts(address);
+        connect(url, prefix, options).await.map(AnyLocker::from)
     }
 
     async fn lose(&self, key: &Key) -> Result<()> {
-        self.redis.command(&["DEL", &self.operator.name_in_redis(key.as_str())?])?;
+        self.command(&["DEL", &self.operator.name_in_redis(key.as_str())?])?;
         Ok(())
     }
 
     async fn connections(&self) -> Result<usize> {
-        let clients = self.redis.command(&["CLIENT", "LIST"])?.text();
-        // Not counted: the operator, and the one that asks.
-        Ok(clients.lines().count().saturating_sub(2))
+        Ok(self.front.open_connections())
+    }
+
+    fn may_stop(&self) -> bool {
+        self.own.is_some()
     }
 
     async fn pause(&self) -> Result<()> {
-        self.redis.pause()
+        self.own()?.pause()
     }
 
     async fn resume(&self) -> Result<()> {
-        self.redis.resume()
+        self.own()?.resume()
     }
 
     async fn restart(&self, data: Data) -> Result<()> {
-        self.redis.kill()?;
+        let redis = self.own()?;
+        redis.kill()?;
         match data {
-            Data::Kept => self.redis.restart(),
-            Data::Erased => self.redis.restart_without_data(),
+            Data::Kept => redis.restart(),
+            Data::Erased => redis.restart_without_data(),
         }
     }
 }

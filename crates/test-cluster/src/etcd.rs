@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{Proxy, eventually};
 
 pub use builder::EtcdBuilder;
+pub(crate) use builder::timing;
 pub use member::Etcd;
 use member::Settings;
 

@@ -25,7 +25,9 @@
 //! # Ok(()) }
 //! ```
 
+pub mod docker;
 pub mod etcd;
+pub mod given;
 pub mod process;
 pub mod proxy;
 pub mod redis;

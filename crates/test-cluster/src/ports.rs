@@ -39,9 +39,10 @@ pub(crate) fn retry_if_taken<T>(mut start: impl FnMut() -> Result<T>) -> Result<
     }
 }
 
-/// A server that could not listen says so in its log, and its log is in the error.
+/// A server that could not listen says so in its log, and its log is in the error. An engine says it in its own words.
 fn lost_its_port(error: &anyhow::Error) -> bool {
-    format!("{error:#}").to_lowercase().contains("address already in use")
+    let said = format!("{error:#}").to_lowercase();
+    said.contains("address already in use") || said.contains("port is already allocated")
 }
 
 fn is_free(port: u16) -> bool {

@@ -19,6 +19,7 @@ use crate::{
 pub use builder::{Persistence, RedisBuilder};
 use config::Settings;
 pub use sentinel::Sentinel;
+pub(crate) use sentinel::watch;
 
 /// How long [`Redis::command`] waits for an answer.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);

@@ -19,6 +19,7 @@ pub use builder::ZooKeeperBuilder;
 use config::Settings;
 pub use ensemble::{ZooKeeperCluster, ZooKeeperClusterBuilder};
 pub use installation::Installation;
+pub(crate) use {config::TIMING, installation::FLAGS};
 
 /// A Java machine takes a second of processor time to start, and tests start several at once.
 const READY_BOUND: Duration = Duration::from_secs(60);

@@ -20,8 +20,6 @@ pub(crate) struct Need {
     pub(super) brew: &'static str,
     /// The variable that a person can set instead, and to what.
     pub(super) instead: &'static str,
-    /// The packages that are not tested, or not built, without it.
-    pub(super) used_by: &'static [&'static str],
 }
 
 /// What a look at this machine found.
@@ -41,7 +39,6 @@ pub(crate) const REDIS: Need = Need {
     debian: &["redis-server", "redis-tools"],
     brew: "redis",
     instead: "REDIS_SERVER_BIN to the path of its server",
-    used_by: &["lock-setnx", "lock-redlock"],
 };
 
 pub(crate) const ETCD: Need = Need {
@@ -50,7 +47,6 @@ pub(crate) const ETCD: Need = Need {
     debian: &["etcd-server"],
     brew: "etcd",
     instead: "ETCD_BIN to the path of its server",
-    used_by: &["lock-etcd"],
 };
 
 pub(crate) const JAVA: Need = Need {
@@ -62,7 +58,6 @@ pub(crate) const JAVA: Need = Need {
     debian: &["default-jre-headless"],
     brew: "openjdk",
     instead: "JAVA_HOME to the directory that has bin/java",
-    used_by: &["lock-zk"],
 };
 
 /// Its jars: the package `zookeeper` has nothing but the scripts of a service.
@@ -78,7 +73,6 @@ pub(crate) const ZOOKEEPER: Need = Need {
     debian: &["libzookeeper-java", "libslf4j-java", "libsnappy-java", "libdropwizard-metrics-java"],
     brew: "zookeeper",
     instead: "ZOOKEEPER_HOME to the directory of version 3.5.3 or newer",
-    used_by: &["lock-zk"],
 };
 
 /// The client library of etcd is generated from protocol files when it is built.
@@ -88,7 +82,6 @@ pub(crate) const PROTOC: Need = Need {
     debian: &["protobuf-compiler", "libprotobuf-dev"],
     brew: "protobuf",
     instead: "PROTOC to the path of its program",
-    used_by: &["lock-etcd"],
 };
 
 pub(crate) const ALL: &[&Need] = &[&REDIS, &ETCD, &JAVA, &ZOOKEEPER, &PROTOC];

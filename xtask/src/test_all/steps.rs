@@ -12,25 +12,34 @@ use crate::{
 /// The test target of lock-local that explores thread interleavings. It is built unlike all the others.
 const LOOM: &str = "loom";
 
+/// The test targets that take a container engine.
+const IN_CONTAINERS: [&str; 2] = ["docker", "partitions"];
+
 /// One call of cargo.
 pub(super) struct Step {
     pub(super) name: &'static str,
+    /// Builds nothing of ours, so it is started before all others, and waited for in its turn.
+    pub(super) starts_early: bool,
     variable: Option<(&'static str, &'static str)>,
     arguments: Vec<String>,
 }
 
+/// The step that tells the names of the tests that take an engine, and runs none of them.
+pub(super) const LEFT_OUT: &str = "left out";
+
 /// Cheap checks first.
-pub(super) fn all(packages: &[Package]) -> Vec<Step> {
-    let with_own_step = [conformance::TEST, LOOM];
+pub(super) fn all(packages: &[Package], has_engine: bool) -> Vec<Step> {
+    let has_own_step =
+        |test: &str| [conformance::TEST, LOOM].contains(&test) || IN_CONTAINERS.contains(&test);
     let mut targets: Vec<_> =
-        packages.iter().flat_map(Package::tests).filter(|test| !with_own_step.contains(test)).collect();
+        packages.iter().flat_map(Package::tests).filter(|test| !has_own_step(test)).collect();
     targets.sort_unstable();
     targets.dedup();
     let targets = targets.into_iter().flat_map(|test| ["--test", test]);
     let publishable = packages.iter().filter(|package| package.is_publishable());
     let publishable = publishable.flat_map(|package| ["--package", &package.name]);
 
-    vec![
+    let mut steps = vec![
         Step::new("format", "fmt --all --check"),
         Step::new("tidy", "xtask tidy"),
         // Without a build of each package, which would compile every dependency once more.
@@ -45,12 +54,22 @@ pub(super) fn all(packages: &[Package]) -> Vec<Step> {
             .with("RUSTFLAGS", "--cfg lock_local_loom"),
         Step::new("conformance", "xtask conformance"),
         Step::new("tutorial", "xtask tutorial --workspace"),
-    ]
+    ];
+    let in_containers = IN_CONTAINERS.into_iter().flat_map(|test| ["--test", test]);
+    let containers = |name| Step::new(name, "test --workspace --all-features").and(in_containers);
+    if has_engine {
+        steps.push(Step { starts_early: true, ..Step::new("images", "xtask docker images") });
+        steps.push(containers("containers"));
+    } else {
+        steps.push(containers(LEFT_OUT).and(["--", "--list"].into_iter()));
+    }
+    steps
 }
 
 impl Step {
     fn new(name: &'static str, arguments: &str) -> Self {
-        Self { name, variable: None, arguments: arguments.split(' ').map(str::to_owned).collect() }
+        let arguments = arguments.split(' ').map(str::to_owned).collect();
+        Self { name, starts_early: false, variable: None, arguments }
     }
 
     fn with(mut self, variable: &'static str, value: &'static str) -> Self {
@@ -89,11 +108,11 @@ mod tests {
 
     #[test]
     fn a_step_can_be_typed_and_no_test_target_runs_twice() {
-        let steps = all(&[
+        let packages = [
             package("lock-local", &["loom", "fifo", "conformance"], true),
-            package("examples", &[], false),
-        ]);
-        let typed: Vec<_> = steps.iter().map(ToString::to_string).collect();
+            package("partitions", &["partitions"], false),
+        ];
+        let typed: Vec<_> = all(&packages, true).iter().map(ToString::to_string).collect();
         for line in [
             "cargo package --no-verify --allow-dirty --package lock-local",
             "cargo test --workspace --all-features --lib --bins --test fifo",
@@ -101,5 +120,12 @@ mod tests {
         ] {
             assert!(typed.iter().any(|typed| typed == line), "{typed:?}");
         }
+    }
+
+    #[test]
+    fn without_an_engine_the_tests_that_take_one_are_named_and_not_run() {
+        let last = |has_engine| all(&[], has_engine).pop().unwrap().to_string();
+        assert!(last(true).ends_with("--test docker --test partitions"));
+        assert!(last(false).ends_with("--test docker --test partitions -- --list"));
     }
 }

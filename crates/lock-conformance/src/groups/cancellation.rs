@@ -29,8 +29,8 @@ properties! {
     a_waiter_dropped_as_the_key_is_freed_leaves_it_free [Waiting],
     a_release_dropped_at_any_poll_still_frees,
     the_undo_of_a_dropped_try_leaves_the_next_hold,
-    a_late_grant_to_a_dropped_try_is_undone [Servers, OwnServers],
-    a_late_grant_to_a_try_out_of_time_is_undone [Servers, OwnServers],
+    a_late_grant_to_a_dropped_try_is_undone [Servers, StoppedServers],
+    a_late_grant_to_a_try_out_of_time_is_undone [Servers, StoppedServers],
 }
 
 /// A try dropped after its first, second, … last poll leaves no trace after 1 s, and the key can be taken.

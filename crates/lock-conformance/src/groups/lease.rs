@@ -21,15 +21,15 @@ const LOOK: Duration = Duration::from_millis(10);
 properties! {
     renewal_outlives_ten_leases [Servers],
     a_hold_outlives_its_locker [Servers],
-    a_hold_outlives_a_restart_with_data [Servers, OwnServers],
+    a_hold_outlives_a_restart_with_data [Servers, StoppedServers],
     a_forgotten_holder_learns_it_by_its_next_renewal [Servers],
     the_loss_of_one_leaves_the_others [Servers],
     a_renewal_creates_no_key [Servers],
     nothing_is_renewed_after_a_release [Servers],
-    a_loss_is_seen_by_the_deadline_when_servers_freeze [Servers, OwnServers],
-    a_loss_is_final [Servers, OwnServers],
+    a_loss_is_seen_by_the_deadline_when_servers_freeze [Servers, StoppedServers],
+    a_loss_is_final [Servers, StoppedServers],
     a_starved_holder_sees_its_loss_at_its_first_question [Servers],
-    a_lease_counts_from_the_sending [Servers, OwnServers],
+    a_lease_counts_from_the_sending [Servers, StoppedServers],
 }
 
 /// A lock is held, and refused to others, for ten times its lease.

@@ -14,7 +14,7 @@ properties! {
     different_names_are_different_locks,
     a_name_may_have_one_byte_or_four_thousand,
     bad_names_are_refused,
-    bad_names_are_refused_without_asking_the_servers [Servers, OwnServers],
+    bad_names_are_refused_without_asking_the_servers [Servers, StoppedServers],
 }
 
 /// Names that an encoding might confuse: each of them, behind one prefix, is a lock of its own.

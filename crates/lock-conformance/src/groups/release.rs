@@ -23,7 +23,7 @@ properties! {
     a_release_after_loss_says_so [Servers],
     a_stale_release_frees_nothing [Servers],
     a_stale_guard_dropped_frees_nothing [Servers],
-    a_release_without_an_answer_is_repeated [Servers, OwnServers],
+    a_release_without_an_answer_is_repeated [Servers, StoppedServers],
     close_waits_for_background_releases,
     close_leaves_live_guards_alone,
     a_closed_locker_refuses,

@@ -19,8 +19,8 @@ properties! {
     tokens_grow_past_dropped_guards_and_refusals,
     tokens_grow_past_the_end_of_a_lease [Servers],
     tokens_grow_past_the_deletion_of_the_key [Servers],
-    tokens_grow_past_a_restart_with_data [Servers, OwnServers, TokensWithData],
-    tokens_grow_past_a_restart_without_data [Servers, OwnServers, TokensWithoutData],
+    tokens_grow_past_a_restart_with_data [Servers, StoppedServers, TokensWithData],
+    tokens_grow_past_a_restart_without_data [Servers, StoppedServers, TokensWithoutData],
 }
 
 /// Of two holds one after the other, by whichever client, the later has the larger token.

@@ -10,7 +10,7 @@ use crate::{
 properties! {
     verify_confirms_a_hold,
     verify_tells_a_loss [Servers],
-    verify_without_an_answer_changes_nothing [Servers, OwnServers],
+    verify_without_an_answer_changes_nothing [Servers, StoppedServers],
 }
 
 /// As long as the lock is held, `verify` succeeds.

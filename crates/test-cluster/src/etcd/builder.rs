@@ -199,11 +199,10 @@ impl EtcdBuilder {
             format!("--listen-peer-urls={peer}"),
             format!("--initial-advertise-peer-urls={}", plan.peer_url()),
             format!("--initial-cluster={}", all.join(",")),
-            format!("--heartbeat-interval={}", HEARTBEAT.as_millis()),
-            format!("--election-timeout={}", ELECTION.as_millis()),
         ]
         .map(OsString::from)
         .into();
+        arguments.extend(timing().map(OsString::from));
         let with_path = |flag: &str, path: &Path| {
             let mut flag = OsString::from(flag);
             flag.push(path);
@@ -251,6 +250,14 @@ impl Plan {
         let port = self.peer_proxy.as_ref().map_or(self.peer_port, Proxy::port);
         format!("http://127.0.0.1:{port}")
     }
+}
+
+/// The flags for a leader that is soon missed.
+pub(crate) fn timing() -> [String; 2] {
+    [
+        format!("--heartbeat-interval={}", HEARTBEAT.as_millis()),
+        format!("--election-timeout={}", ELECTION.as_millis()),
+    ]
 }
 
 fn executable() -> Result<(Executable, Version)> {

@@ -26,6 +26,20 @@ pub enum Persistence {
     AofAlways,
 }
 
+impl Persistence {
+    /// The lines of a configuration file that say so, for a server that a replica reaches at once.
+    pub(crate) fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::None => &[NO_SNAPSHOTS, AT_ONCE, ("appendonly", "no")],
+            Self::Aof => &[NO_SNAPSHOTS, AT_ONCE, ("appendonly", "yes"), ("appendfsync", "everysec")],
+            Self::AofAlways => &[NO_SNAPSHOTS, AT_ONCE, ("appendonly", "yes"), ("appendfsync", "always")],
+        }
+    }
+}
+
+const NO_SNAPSHOTS: (&str, &str) = ("save", "");
+const AT_ONCE: (&str, &str) = ("repl-diskless-sync-delay", "0");
+
 /// Chooses how a Redis server runs; see [`Redis::builder`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "nothing runs before `start`"]

@@ -64,12 +64,10 @@ impl Settings {
     }
 
     fn text(&self, data: &Path) -> Result<String> {
-        let mut text = String::from("bind 127.0.0.1\ndaemonize no\nsave \"\"\nrepl-diskless-sync-delay 0\n");
+        let mut text = String::from("bind 127.0.0.1\ndaemonize no\n");
         writeln!(text, "port {}\ndir {}", self.plain_port, quoted(data)?)?;
-        match self.persistence {
-            Persistence::None => text.push_str("appendonly no\n"),
-            Persistence::Aof => text.push_str("appendonly yes\nappendfsync everysec\n"),
-            Persistence::AofAlways => text.push_str("appendonly yes\nappendfsync always\n"),
+        for (name, value) in self.persistence.settings() {
+            writeln!(text, "{name} {}", if value.is_empty() { "\"\"" } else { value })?;
         }
         if let Some(Tls { cert, key, ca }) = &self.tls {
             writeln!(text, "tls-port {}\ntls-auth-clients no", self.port)?;

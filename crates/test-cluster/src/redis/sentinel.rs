@@ -106,16 +106,19 @@ impl Sentinel {
 }
 
 fn config(port: u16, master: &Redis, name: &str, data: &str) -> Result<String> {
-    let mut lines = vec![
-        "bind 127.0.0.1".to_owned(),
-        format!("port {port}"),
-        format!("dir {data}"),
-        format!("sentinel monitor {name} 127.0.0.1 {} 1", master.port()),
-        format!("sentinel down-after-milliseconds {name} 300"),
-        format!("sentinel failover-timeout {name} 2000"),
-    ];
+    let mut lines = vec!["bind 127.0.0.1".to_owned(), format!("port {port}"), format!("dir {data}")];
+    lines.extend(watch(name, &master.port().to_string()));
     if let Some(password) = &master.settings.password {
         lines.push(format!("sentinel auth-pass {name} {}", quoted(password)?));
     }
     Ok(lines.join("\n") + "\n")
+}
+
+/// What it is told about a master on the port `master` of its own machine.
+pub(crate) fn watch(name: &str, master: &str) -> [String; 3] {
+    [
+        format!("sentinel monitor {name} 127.0.0.1 {master} 1"),
+        format!("sentinel down-after-milliseconds {name} 300"),
+        format!("sentinel failover-timeout {name} 2000"),
+    ]
 }

@@ -18,6 +18,11 @@ use crate::{
 
 const WORD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Short ticks, so that elections and the ends of sessions take well under a second, and any session timeout a client asks
+/// for.
+pub(crate) const TIMING: &str = "tickTime=100\ninitLimit=100\nsyncLimit=10\nminSessionTimeout=200\n\
+                                 maxSessionTimeout=90000000\nmaxClientCnxns=0\n";
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub(super) port: u16,
@@ -58,13 +63,8 @@ impl Settings {
         Ok(file)
     }
 
-    /// Short ticks, so that elections and the ends of sessions take well under a second, and any session timeout a client
-    /// asks for.
     fn text(&self, data: &Path) -> Result<String> {
-        let mut text = String::from(
-            "tickTime=100\ninitLimit=100\nsyncLimit=10\nminSessionTimeout=200\nmaxSessionTimeout=90000000\n\
-             maxClientCnxns=0\nclientPortAddress=127.0.0.1\n",
-        );
+        let mut text = format!("{TIMING}clientPortAddress=127.0.0.1\n");
         writeln!(text, "clientPort={}\ndataDir={}", self.port, data.display())?;
         for (id, Member { peer_port, election_port }) in (1..).zip(&self.members) {
             writeln!(text, "server.{id}=127.0.0.1:{peer_port}:{election_port}")?;

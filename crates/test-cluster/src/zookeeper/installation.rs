@@ -24,6 +24,23 @@ const JARS: [&str; 6] = [
     "metrics-core.jar",
 ];
 
+/// What Java is told for a small server that starts quickly.
+pub(crate) const FLAGS: [&str; 12] = [
+    "-Xms32m",
+    "-Xmx64m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",
+    "-Dzookeeper.jmx.log4j.disable=true",
+    "-Dzookeeper.admin.enableServer=false",
+    "-Dzookeeper.4lw.commands.whitelist=*",
+    // The servers' data is thrown away anyway, and a killed process loses nothing that the system has.
+    "-Dzookeeper.forceSync=no",
+    "-Dzookeeper.preAllocSize=1024",
+    "-Dzookeeper.cnxTimeout=1000",
+    "-Dznode.container.checkIntervalMs=1000",
+];
+
 /// A ZooKeeper and a Java, neither of which has been run yet.
 #[derive(Clone, Debug)]
 pub struct Installation {
@@ -70,26 +87,10 @@ impl Installation {
         &self.class_path
     }
 
-    /// The command line of a small server that starts quickly.
+    /// The command line of a server.
     pub(super) fn command_line(&self, config: &Path) -> Vec<OsString> {
-        let mut arguments: Vec<OsString> = [
-            "-Xms32m",
-            "-Xmx64m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-XX:-UsePerfData",
-            "-Dzookeeper.jmx.log4j.disable=true",
-            "-Dzookeeper.admin.enableServer=false",
-            "-Dzookeeper.4lw.commands.whitelist=*",
-            // The servers' data is thrown away anyway, and a killed process loses nothing that the system has.
-            "-Dzookeeper.forceSync=no",
-            "-Dzookeeper.preAllocSize=1024",
-            "-Dzookeeper.cnxTimeout=1000",
-            "-Dznode.container.checkIntervalMs=1000",
-            "-cp",
-        ]
-        .map(Into::into)
-        .into();
+        let mut arguments: Vec<OsString> = FLAGS.map(Into::into).into();
+        arguments.push("-cp".into());
         arguments.push(self.class_path.clone());
         arguments.push("org.apache.zookeeper.server.quorum.QuorumPeerMain".into());
         arguments.push(config.into());
