@@ -23,11 +23,6 @@ impl Prefix {
         Err(Error::new(ErrorKind::InvalidInput, message).without_effect())
     }
 
-    /// What all names begin with.
-    pub(crate) fn all(&self) -> String {
-        format!("{}/", self.0)
-    }
-
     /// What the names of all who hold or await `key` begin with: `<prefix>/<key>:`.
     pub(crate) fn queue(&self, key: &Key) -> String {
         let encoded = key.percent_encoded(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'));

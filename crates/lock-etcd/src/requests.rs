@@ -145,11 +145,6 @@ pub(crate) fn eldest_first() -> GetOptions {
     GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend).with_keys_only()
 }
 
-/// Any key of a range.
-pub(crate) fn any_one() -> GetOptions {
-    GetOptions::new().with_prefix().with_limit(1).with_keys_only()
-}
-
 fn get(key: &str, local: bool) -> TxnOp {
     let options = GetOptions::new().with_keys_only();
     TxnOp::get(key, Some(if local { options.with_serializable() } else { options }))

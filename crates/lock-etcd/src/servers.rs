@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, ResponseHeader, WatchClient};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{
     Error, ErrorKind, Result,
@@ -44,6 +44,23 @@ pub(crate) struct Server {
     pub(crate) watch: WatchClient,
     visit: u64,
 }
+
+/// What a server answers, with a header that says who it is.
+pub(crate) trait Answer {
+    fn header(&self) -> Option<&ResponseHeader>;
+}
+
+macro_rules! answers {
+    ($($answer:ident),*) => {$(
+        impl Answer for etcd_client::$answer {
+            fn header(&self) -> Option<&ResponseHeader> {
+                self.header()
+            }
+        }
+    )*};
+}
+
+answers!(GetResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRevokeResponse, TxnResponse);
 
 /// How a request ended.
 pub(crate) struct Reply<T> {
@@ -145,18 +162,25 @@ impl Servers {
     async fn connect(&self, name: &str) -> Result<Client, Failure> {
         // This connects only if there is a user to log in; otherwise the first request does.
         let mut client = self.limited(Client::connect([name], Some(self.options.clone()))).await?;
-        let status = match self.limited(client.status()).await {
-            Err(failure) if failure.outcome() == Outcome::Refused => return Ok(client),
-            status => status?,
-        };
-        let told = status.header().map_or(0, |header| header.cluster_id());
+        match self.limited(client.status()).await {
+            // Every answer is looked at all the same.
+            Err(failure) if failure.outcome() == Outcome::Refused => {}
+            status => self.check_cluster(status?.header())?,
+        }
+        Ok(client)
+    }
+
+    /// Makes sure that an answer is from the cluster that the first one was from: a connection may be renewed unseen, and
+    /// lead elsewhere then.
+    pub(crate) fn check_cluster(&self, header: Option<&ResponseHeader>) -> Result<(), Failure> {
+        let Some(told) = header.map(ResponseHeader::cluster_id) else { return Ok(()) };
         let known = *self.cluster.get_or_init(|| told);
         if known == told {
-            return Ok(client);
+            return Ok(());
         }
         let message = format!(
-            "this endpoint belongs to cluster {told:x}, others to {known:x}: two clusters would both grant one lock; name \
-             the endpoints of one"
+            "the endpoints belong to different clusters, {told:x} and {known:x}, which would both grant one lock; name \
+             those of one"
         );
         Err(Failure::Own(Error::new(ErrorKind::UnsafeConfig, message)))
     }
@@ -212,6 +236,7 @@ impl Servers {
     /// Sends a request that may be sent twice, to one endpoint after the other until one answers.
     pub(crate) async fn ask<T, F>(self: &Arc<Self>, request: impl Fn(Server) -> F) -> Reply<T>
     where
+        T: Answer,
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
         let mut effect = Effect::None;
@@ -222,6 +247,8 @@ impl Servers {
             let (result, name) = match self.current().await {
                 Ok(server) => {
                     let result = self.limited(request(server.clone())).await;
+                    let result =
+                        result.and_then(|answer| self.check_cluster(answer.header()).map(|()| answer));
                     if let Err(failure) = &result {
                         if failure.outcome() != Outcome::Refused {
                             self.give_up(&server);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Txn, TxnResponse};
+use etcd_client::{LeaseKeepAliveResponse, Txn, TxnResponse};
 use lock_core::{
     Error, ErrorKind, FencingToken, Key, Options, Result,
     backend::{
@@ -36,6 +36,9 @@ pub struct EtcdStore {
     timing: LeaseTiming,
     runtime: Handle,
 }
+
+/// The create revision of no key.
+const NEVER_CREATED: i64 = -1;
 
 /// One lease of etcd. When it is over, all entries that depend on it are gone.
 pub struct Session {
@@ -102,22 +105,26 @@ impl EtcdStore {
         self.ask(transaction(false)).await.into_result()
     }
 
+    /// Returns what is believed of a TTL that some server told. Members may be set up with different limits, below which
+    /// they keep no lease, so that the next leader may keep it for less; but none for less than was asked for.
+    fn believed(&self, told: Duration) -> Duration {
+        told.min(self.asked())
+    }
+
+    /// etcd counts in seconds.
+    fn asked(&self) -> Duration {
+        Duration::from_secs(self.timing.ttl().as_secs() + u64::from(self.timing.ttl().subsec_nanos() > 0))
+    }
+
     async fn grant(&self) -> Result<(Session, Duration)> {
-        // A lease is granted to anybody; a look below the prefix is not.
-        let all = self.prefix.all();
-        let looking = self.servers.ask(|mut server| {
-            let all = all.clone();
-            async move { server.kv.get(all, Some(requests::any_one())).await }
-        });
-        looking.await.into_result()?;
-        // etcd counts in seconds.
-        let asked = self.timing.ttl().as_millis().div_ceil(1000);
-        let asked = i64::try_from(asked).expect("a TTL is at most a day");
+        // A lease is granted to anybody; to read and to write below the prefix is not. This deletes nothing.
+        self.ask(requests::leave(&self.prefix.fence(0), NEVER_CREATED)).await.into_result()?;
+        let asked = i64::try_from(self.asked().as_secs()).expect("a TTL is at most a day");
         let reply = self.servers.ask(|mut server| async move { server.lease.grant(asked, None).await }).await;
         let granted = reply.into_result()?;
         let (lease, ttl) = (granted.id(), seconds(granted.ttl()));
-        // The member that grants and the leader, who keeps the lease, may be set up with different limits.
         let kept = self.servers.ask(|server| beat(server, lease)).await.into_result()?;
+        let kept = seconds(kept.ttl());
         if lease == 0 || ttl.min(kept).is_zero() {
             let message = "the server granted a lease without a number or a time";
             return Err(Error::new(ErrorKind::Unexpected, message));
@@ -125,17 +132,18 @@ impl EtcdStore {
         let (watches, orders) = Watches::new();
         self.runtime.spawn(watches::serve(orders, Arc::clone(&self.servers)));
         let (fence, fence_revision) = (self.prefix.fence(lease), AtomicI64::new(0));
-        Ok((Session { lease, fence, fence_revision, watches }, ttl.min(kept)))
+        Ok((Session { lease, fence, fence_revision, watches }, self.believed(ttl.min(kept))))
     }
 }
 
-/// Renews a lease, and returns for how long the leader keeps it from then on; zero if it is over.
-async fn beat(server: Server, lease: i64) -> Result<Duration, etcd_client::Error> {
+/// Renews a lease; the answer tells for how long the leader keeps it from then on.
+async fn beat(server: Server, lease: i64) -> Result<LeaseKeepAliveResponse, etcd_client::Error> {
     let mut client = server.lease.clone();
     // The client library keeps the TTL of the first answer to itself.
     let (mut beats, mut answers) = client.keep_alive(lease).await?;
     beats.keep_alive().await?;
-    Ok(answers.message().await?.map_or(Duration::ZERO, |answer| seconds(answer.ttl())))
+    let closed = || etcd_client::Error::LeaseKeepAliveError("the stream was closed".to_owned());
+    answers.message().await?.ok_or_else(closed)
 }
 
 impl QueueStore for EtcdStore {
@@ -155,8 +163,8 @@ impl QueueStore for EtcdStore {
     async fn keep_alive(&self, session: &Session) -> Result<Renewal> {
         let reply = self.servers.ask(|server| beat(server, session.lease)).await;
         match reply.result {
-            Ok(ttl) if ttl.is_zero() => Ok(Renewal::NotOwner),
-            Ok(ttl) => Ok(Renewal::Extended(ttl)),
+            Ok(kept) if kept.ttl() <= 0 => Ok(Renewal::NotOwner),
+            Ok(kept) => Ok(Renewal::Extended(self.believed(seconds(kept.ttl())))),
             Err(failure) if failure.is_end_of_lease() => Ok(Renewal::NotOwner),
             Err(_) => reply.into_result().map(|_| Renewal::NotOwner),
         }
@@ -208,7 +216,7 @@ impl QueueStore for EtcdStore {
 
     /// The watch is heard over one stream for the whole session; a waiter sends nothing while it waits.
     async fn advance(&self, session: &Session, entry: &Entry, predecessor: &Predecessor) -> Result<Position> {
-        let gone = session.watches.watch(&predecessor.name).gone().await;
+        let gone = session.watches.watch(&predecessor.name).gone().await?;
         let since = gone.max(entry.created);
         let answer = if predecessor.is_first {
             self.look(since, |local| requests::look(&entry.name, local)).await?
@@ -219,7 +227,10 @@ impl QueueStore for EtcdStore {
     }
 
     async fn gone(&self, session: &Session, entry: &Entry) {
-        session.watches.watch(&entry.name).gone().await;
+        // Whoever may not watch any more holds all the same; the right may come back.
+        while session.watches.watch(&entry.name).gone().await.is_err() {
+            time::sleep(self.servers.longest_delay()).await;
+        }
     }
 
     async fn leave(&self, session: &Session, claim: &Claim, entry: Option<&Entry>) -> Result<Released> {

@@ -4,7 +4,7 @@
 //! watch that was created, for the first time or again after the stream broke, is followed by a look at its key.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future,
     sync::{
         Arc,
@@ -17,6 +17,7 @@ use etcd_client::{
     EventType, WatchFilterType, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
 };
 use futures_util::FutureExt;
+use lock_core::{Result, backend::Effect};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{self, Instant},
@@ -45,15 +46,15 @@ pub(crate) enum Order {
     End(i64),
 }
 
-/// A key, and who is told the revision at which it was seen to be gone.
+/// A key, and who is told the revision at which it was seen to be gone, or why it cannot be watched.
 pub(crate) struct Watched {
     key: String,
-    gone: oneshot::Sender<i64>,
+    gone: oneshot::Sender<Result<i64>>,
 }
 
 /// A watch of one key. It ends when this is dropped.
 pub(crate) struct Watch<'a> {
-    gone: oneshot::Receiver<i64>,
+    gone: oneshot::Receiver<Result<i64>>,
     watches: &'a Watches,
     number: i64,
 }
@@ -78,10 +79,10 @@ impl Watches {
 }
 
 impl Watch<'_> {
-    /// Waits until the key is gone, and returns the revision at which that was seen.
-    pub(crate) async fn gone(mut self) -> i64 {
+    /// Waits until the key is gone, and returns the revision at which that was seen; fails if it may not be watched.
+    pub(crate) async fn gone(mut self) -> Result<i64> {
         match (&mut self.gone).await {
-            Ok(revision) => revision,
+            Ok(gone) => gone,
             Err(_) => future::pending().await,
         }
     }
@@ -95,7 +96,8 @@ impl Drop for Watch<'_> {
 
 /// Serves the watches until the session goes, over one stream after the other.
 pub(crate) async fn serve(orders: Orders, servers: Arc<Servers>) {
-    let mut stream = Stream { orders, watched: HashMap::new(), unproven: Vec::new() };
+    let (watched, asked, unproven) = Default::default();
+    let mut stream = Stream { orders, watched, asked, unproven };
     let mut delay = servers.retry_delay();
     // A stream is opened by its first watch.
     while stream.wait_for_watches().await {
@@ -126,8 +128,17 @@ struct SessionGone;
 struct Stream {
     orders: Orders,
     watched: HashMap<i64, Watched>,
+    /// What was asked for and not answered yet, in this order: the refusal of a watch has no number.
+    asked: VecDeque<i64>,
     /// Watches that were created, at whose keys nobody has looked since.
     unproven: Vec<i64>,
+}
+
+/// What is heard over a stream, and from which server.
+struct Answers<'a> {
+    server: &'a Server,
+    servers: &'a Servers,
+    stream: WatchResponseStream,
 }
 
 impl Stream {
@@ -143,14 +154,17 @@ impl Stream {
     }
 
     /// Writes an order down; returns what the server must be told.
-    fn take(&mut self, order: Order) -> Option<Request> {
+    fn take(&mut self, order: Order) -> Request {
         match order {
             Order::Begin(number, watched) => {
                 let key = watched.key.clone();
                 self.watched.insert(number, watched);
-                Some(Request::Begin(number, key))
+                Request::Begin(number, key)
             }
-            Order::End(number) => self.watched.remove(&number).map(|_| Request::End(number)),
+            Order::End(number) => {
+                self.watched.remove(&number);
+                Request::End(number)
+            }
         }
     }
 
@@ -158,79 +172,110 @@ impl Stream {
         let limit = servers.request_timeout();
         let mut left = std::pin::pin!(servers.left(server));
         self.unproven.clear();
-        let mut begin = self.watched.iter().map(|(number, watched)| (*number, watched.key.clone()));
-        let (number, key) = begin.next().expect("a stream is opened for somebody");
-        let others: Vec<_> = begin.map(|(number, key)| Request::Begin(number, key)).collect();
+        let mut begin: Vec<_> =
+            self.watched.iter().map(|(number, watched)| (*number, watched.key.clone())).collect();
+        let (number, key) = begin.pop().expect("a stream is opened for somebody");
+        self.asked = VecDeque::from([number]);
         let mut client = server.watch.clone();
-        let opening = within(limit, client.watch(key, Some(options(number))));
-        let (mut requests, mut answers) = opening.await?.split();
-        for other in others {
-            within(limit, other.send(&mut requests)).await?;
+        let (mut requests, stream) = within(limit, client.watch(key, Some(options(number)))).await?.split();
+        let mut answers = Answers { server, servers, stream };
+        for (number, key) in begin {
+            self.send(Request::Begin(number, key), &mut requests, &mut answers).await?;
         }
         loop {
             tokio::select! {
-                answer = answers.message() => self.hear_all(answer?, &mut answers)?,
+                answer = answers.stream.message() => self.hear_all(answer?, &mut answers)?,
                 order = self.orders.recv() => {
                     let Some(order) = order else { return Ok(SessionGone) };
-                    if let Some(request) = self.take(order) {
-                        within(limit, request.send(&mut requests)).await?;
-                    }
+                    let request = self.take(order);
+                    self.send(request, &mut requests, &mut answers).await?;
                 }
                 () = &mut left => return Err(Failure::NoAnswer(limit)),
             }
             while !self.unproven.is_empty() {
-                self.prove(server, limit).await?;
+                self.prove(&answers).await?;
+            }
+        }
+    }
+
+    /// Sends a request, and hears meanwhile what is said: a server that is not heard does not listen either.
+    async fn send(
+        &mut self,
+        request: Request,
+        requests: &mut WatchRequestSender,
+        answers: &mut Answers<'_>,
+    ) -> Result<(), Failure> {
+        if let Request::Begin(number, _) = request {
+            self.asked.push_back(number);
+        }
+        let mut sending = std::pin::pin!(within(answers.servers.request_timeout(), request.send(requests)));
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent,
+                answer = answers.stream.message() => self.hear_all(answer?, answers)?,
             }
         }
     }
 
     /// Hears an answer and all that have arrived behind it, so that many looks become one.
-    fn hear_all(
-        &mut self,
-        first: Option<WatchResponse>,
-        answers: &mut WatchResponseStream,
-    ) -> Result<(), Failure> {
+    fn hear_all(&mut self, first: Option<WatchResponse>, answers: &mut Answers<'_>) -> Result<(), Failure> {
         let mut next = Some(first);
         while let Some(answer) = next {
-            self.hear(&answer.ok_or_else(closed)?)?;
-            next = answers.message().now_or_never().transpose()?;
+            self.hear(&answer.ok_or_else(closed)?, answers)?;
+            next = answers.stream.message().now_or_never().transpose()?;
         }
         Ok(())
     }
 
-    fn hear(&mut self, answer: &WatchResponse) -> Result<(), Failure> {
-        let number = answer.watch_id();
-        let is_known = self.watched.contains_key(&number);
-        // The end of a watch that nobody needs any more is no failure.
-        if answer.canceled() && (is_known || answer.created()) {
-            return Err(canceled(answer));
+    fn hear(&mut self, answer: &WatchResponse, answers: &Answers<'_>) -> Result<(), Failure> {
+        answers.servers.check_cluster(answer.header())?;
+        let asked = if answer.created() { self.asked.pop_front() } else { None };
+        let number = if answer.canceled() { asked.unwrap_or(answer.watch_id()) } else { answer.watch_id() };
+        if !self.watched.contains_key(&number) {
+            // The end of a watch that nobody needs any more.
+            return Ok(());
         }
-        if answer.events().iter().any(|event| event.event_type() == EventType::Delete) {
-            self.is_gone(number, answer.header().map_or(0, |header| header.revision()));
-        } else if answer.created() && is_known {
+        if answer.canceled() {
+            let failure = canceled(answer);
+            if failure.outcome() != Outcome::Refused {
+                return Err(failure);
+            }
+            self.tell(number, Err(failure.into_error(&answers.server.name, Effect::None)));
+        } else if answer.events().iter().any(|event| event.event_type() == EventType::Delete) {
+            self.tell(number, Ok(answer.header().map_or(0, |header| header.revision())));
+        } else if answer.created() {
             self.unproven.push(number);
         }
         Ok(())
     }
 
-    fn is_gone(&mut self, number: i64, revision: i64) {
+    fn tell(&mut self, number: i64, gone: Result<i64>) {
         if let Some(watched) = self.watched.remove(&number) {
             // Whoever waited may have given up just now.
-            let _ = watched.gone.send(revision);
+            let _ = watched.gone.send(gone);
         }
     }
 
     /// Looks at keys whose watches may have missed something. A server that is cut off would not hear of them again, nor
     /// say so; it cannot answer this, and is left.
-    async fn prove(&mut self, server: &Server, limit: Duration) -> Result<(), Failure> {
+    async fn prove(&mut self, answers: &Answers<'_>) -> Result<(), Failure> {
+        let (server, limit) = (answers.server, answers.servers.request_timeout());
         let mut batch = self.unproven.split_off(self.unproven.len().saturating_sub(MOST_LOOKS));
         batch.retain(|number| self.watched.contains_key(number));
         let look = requests::look_at_all(batch.iter().map(|number| &*self.watched[number].key));
-        let answer = within(limit, server.kv.clone().txn(look)).await?;
+        let answer = match within(limit, server.kv.clone().txn(look)).await {
+            Err(failure) if failure.outcome() == Outcome::Refused => {
+                let error = failure.into_error(&server.name, Effect::None);
+                batch.into_iter().for_each(|number| self.tell(number, Err(error.clone())));
+                return Ok(());
+            }
+            answer => answer?,
+        };
         let revision = requests::revision(&answer);
         for (number, found) in batch.into_iter().zip(requests::gets(&answer)) {
             if found.kvs().is_empty() {
-                self.is_gone(number, revision);
+                self.tell(number, Ok(revision));
             }
         }
         Ok(())

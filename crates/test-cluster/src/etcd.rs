@@ -46,6 +46,8 @@ pub fn leads(port: u16) -> Result<bool> {
 #[derive(Debug)]
 pub struct EtcdCluster {
     members: Vec<Etcd>,
+    /// The names of the members and where they reach each other.
+    peers: String,
     peer_proxies: Vec<Proxy>,
 }
 
@@ -57,6 +59,15 @@ impl EtcdCluster {
     /// As for [`EtcdBuilder::start_cluster`].
     pub fn start(members: usize) -> Result<EtcdCluster> {
         Etcd::builder().start_cluster(members)
+    }
+
+    /// Starts one member more, as a learner: it takes no part in votes and refuses most requests.
+    ///
+    /// # Errors
+    ///
+    /// As for [`EtcdBuilder::start`], and if the cluster does not let it in.
+    pub fn add_learner(&self) -> Result<Etcd> {
+        Etcd::builder().start_learner(self)
     }
 
     /// The URLs for a client, separated by commas.
@@ -104,6 +115,24 @@ impl EtcdCluster {
     /// As for [`leader`](Self::leader).
     pub fn follower(&self) -> Result<usize> {
         Ok((self.leader()? + 1) % self.len())
+    }
+
+    /// Makes member `index` the leader.
+    ///
+    /// # Errors
+    ///
+    /// As for [`leader`](Self::leader), and if it does not become the leader within 20 s.
+    pub fn move_leader(&self, index: usize) -> Result<()> {
+        let member = self[index].id().context("the member has never been ready")?;
+        eventually("the new leader", LEADER_BOUND, || {
+            let leader = self.leader()?;
+            if leader != index {
+                let target = format!(r#"{{"targetID": "{member}"}}"#);
+                self[leader].call("/v3/maintenance/transfer-leadership", &target)?;
+            }
+            ensure!(self.leader()? == index, "another leads");
+            Ok(())
+        })
     }
 
     /// Kills all members and starts them again on their ports, having forgotten everything.

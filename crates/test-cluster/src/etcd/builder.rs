@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
 
 use super::{
     EtcdCluster, gateway,
@@ -37,6 +36,7 @@ pub struct EtcdBuilder {
     tls: Option<Tls>,
     proxied_peers: bool,
     extra: Vec<OsString>,
+    of_members: Vec<(usize, OsString)>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +76,12 @@ impl EtcdBuilder {
         self
     }
 
+    /// Adds a flag to the command line of member `index` alone: a cluster that is being reconfigured one by one.
+    pub fn member_flag(mut self, index: usize, flag: impl Into<OsString>) -> Self {
+        self.of_members.push((index, flag.into()));
+        self
+    }
+
     /// Starts one server alone and waits until it serves.
     ///
     /// # Errors
@@ -95,14 +101,16 @@ impl EtcdBuilder {
         let (executable, version) = executable()?;
         let cluster = ports::retry_if_taken(|| {
             let plans = self.plan(members)?;
-            let members = plans.iter().map(|plan| -> Result<Etcd> {
-                let directory = tempfile::Builder::new().prefix("test-etcd-").tempdir()?;
-                let server = self.watched(directory, &executable, plan, &plans)?;
-                Ok(Etcd::new(server, plan.settings.clone(), version))
-            });
-            let members = members.collect::<Result<_>>()?;
+            let peers = initial_cluster(&plans);
+            let members = plans
+                .iter()
+                .map(|plan| {
+                    let server = self.watched(&executable, plan, &peers)?;
+                    Ok(Etcd::new(server, plan.settings.clone(), version))
+                })
+                .collect::<Result<_>>()?;
             let peer_proxies = plans.into_iter().filter_map(|plan| plan.peer_proxy).collect();
-            let cluster = EtcdCluster { members, peer_proxies };
+            let cluster = EtcdCluster { members, peers, peer_proxies };
             cluster.boot()?;
             cluster.leader()?;
             Ok(cluster)
@@ -110,6 +118,24 @@ impl EtcdBuilder {
         self.enable_password(&cluster[0].settings)?;
         let members = cluster.members.into_iter().map(|member| self.with_password(member)).collect();
         Ok(EtcdCluster { members, ..cluster })
+    }
+
+    /// Starts a member that joins `cluster` as a learner, which takes no part in votes and refuses most requests.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start), and if the cluster does not let it in.
+    pub(super) fn start_learner(self, cluster: &EtcdCluster) -> Result<Etcd> {
+        let (executable, version) = executable()?;
+        let plan = Plan { name: "learner".to_owned(), ..self.plan(1)?.remove(0) };
+        let learner = format!(r#"{{"peerURLs": ["{}"], "isLearner": true}}"#, plan.peer_url());
+        cluster[0].call("/v3/cluster/member/add", &learner)?;
+        let peers = format!("{},{}", cluster.peers, initial_cluster([&plan]));
+        let server = self.flag("--initial-cluster-state=existing").watched(&executable, &plan, &peers)?;
+        let learner = Etcd::new(server, plan.settings, version);
+        learner.spawn()?;
+        learner.wait_until_ready()?;
+        Ok(learner)
     }
 
     /// Starts a server alone that outlives this process, with its data in `directory`, and waits until it serves.
@@ -137,7 +163,7 @@ impl EtcdBuilder {
         let (plans, pids) = ports::retry_if_taken(|| {
             let plans = self.plan(directories.len())?;
             let command = |(directory, plan): (&PathBuf, &Plan)| {
-                let arguments = self.arguments(plan, &plans, &directory.join(DATA));
+                let arguments = self.arguments(plan, &initial_cluster(&plans), &directory.join(DATA));
                 (directory.clone(), executable.command_line(&arguments))
             };
             let servers: Vec<_> = directories.iter().zip(&plans).map(command).collect();
@@ -167,38 +193,32 @@ impl EtcdBuilder {
             let peer_port = ports::free()?;
             let peer_proxy =
                 self.proxied_peers.then(|| Proxy::start(ports::loopback(peer_port))).transpose()?;
-            Ok(Plan { name: format!("member{index}"), peer_port, peer_proxy, settings })
+            Ok(Plan { index, name: format!("member{index}"), peer_port, peer_proxy, settings })
         };
         (0..members).map(plan).collect()
     }
 
-    fn watched(
-        &self,
-        directory: TempDir,
-        executable: &Executable,
-        plan: &Plan,
-        plans: &[Plan],
-    ) -> Result<Watched> {
+    fn watched(&self, executable: &Executable, plan: &Plan, peers: &str) -> Result<Watched> {
+        let directory = tempfile::Builder::new().prefix("test-etcd-").tempdir()?;
         let data = directory.path().join(DATA);
         fs::create_dir(&data)?;
-        Watched::new(directory, &executable.command_line(&self.arguments(plan, plans, &data)))
+        Watched::new(directory, &executable.command_line(&self.arguments(plan, peers, &data)))
     }
 
-    fn arguments(&self, plan: &Plan, plans: &[Plan], data: &Path) -> Vec<OsString> {
-        let Plan { name, peer_port, settings, .. } = plan;
+    fn arguments(&self, plan: &Plan, peers: &str, data: &Path) -> Vec<OsString> {
+        let Plan { index, name, peer_port, settings, .. } = plan;
         let mut clients = settings.url();
         if settings.plain_port != settings.port {
             clients += &format!(",http://127.0.0.1:{}", settings.plain_port);
         }
         let peer = format!("http://127.0.0.1:{peer_port}");
-        let all: Vec<_> = plans.iter().map(|plan| format!("{}={}", plan.name, plan.peer_url())).collect();
         let mut arguments: Vec<OsString> = [
             format!("--name={name}"),
             format!("--listen-client-urls={clients}"),
             format!("--advertise-client-urls={clients}"),
             format!("--listen-peer-urls={peer}"),
             format!("--initial-advertise-peer-urls={}", plan.peer_url()),
-            format!("--initial-cluster={}", all.join(",")),
+            format!("--initial-cluster={peers}"),
         ]
         .map(OsString::from)
         .into();
@@ -213,6 +233,8 @@ impl EtcdBuilder {
             arguments.extend([with_path("--cert-file=", cert), with_path("--key-file=", key)]);
         }
         arguments.extend(self.extra.iter().cloned());
+        let own = self.of_members.iter().filter(|(member, _)| member == index);
+        arguments.extend(own.map(|(_, flag)| flag.clone()));
         arguments
     }
 
@@ -238,6 +260,7 @@ impl EtcdBuilder {
 
 /// The name and the ports of one member.
 struct Plan {
+    index: usize,
     name: String,
     peer_port: u16,
     peer_proxy: Option<Proxy>,
@@ -258,6 +281,12 @@ pub(crate) fn timing() -> [String; 2] {
         format!("--heartbeat-interval={}", HEARTBEAT.as_millis()),
         format!("--election-timeout={}", ELECTION.as_millis()),
     ]
+}
+
+/// Names all members to each, as the flag `--initial-cluster` wants it.
+fn initial_cluster<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> String {
+    let named = plans.into_iter().map(|plan| format!("{}={}", plan.name, plan.peer_url()));
+    named.collect::<Vec<_>>().join(",")
 }
 
 fn executable() -> Result<(Executable, Version)> {

@@ -177,8 +177,22 @@ impl Etcd {
     ///
     /// The server does not answer within 5 s.
     pub fn requests(&self) -> Result<u64> {
+        self.metric("grpc_server_started_total{")
+    }
+
+    /// How many watches are open.
+    ///
+    /// # Errors
+    ///
+    /// The server does not answer within 5 s.
+    pub fn watches(&self) -> Result<u64> {
+        self.metric("etcd_debugging_mvcc_watcher_total ")
+    }
+
+    /// The sum of the metrics whose lines begin with `prefix`.
+    fn metric(&self, prefix: &str) -> Result<u64> {
         let metrics = gateway::get(self.settings.address(), "/metrics", CALL_TIMEOUT)?;
-        let lines = metrics.lines().filter(|line| line.starts_with("grpc_server_started_total{"));
+        let lines = metrics.lines().filter(|line| line.starts_with(prefix));
         lines.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()? as u64)).sum()
     }
 

@@ -1,29 +1,36 @@
 //! What a person sees whose servers, names or certificates are not right.
 
-mod common;
-
 use lock_core::backend::Effect;
 use std::{
     io::{Read, Write},
     net::TcpListener,
+    pin::pin,
+    task::Poll,
     thread,
     time::Duration,
 };
 
+use crate::common::{poll_once, soon};
 use anyhow::Result;
-use common::soon;
 use lock_etcd::{Error, ErrorKind, EtcdLocker, Options, Target};
 use test_cluster::Etcd;
 
 /// The error of connecting to `target`, which must come soon, name the server, and not the password.
 async fn check_refused(target: Target, kind: ErrorKind, text: &str) -> Result<()> {
     let options = Options::default().with_ttl(Duration::from_secs(6));
-    let error: Error = soon("the refusal", EtcdLocker::connect(target, options)).await?.unwrap_err();
+    let error: Error = soon("the refusal", EtcdLocker::connect(target, options)).await.unwrap_err();
     assert_eq!(error.kind(), kind, "{error:?}");
     assert!(error.to_string().contains(text), "{error}");
     assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
     assert_eq!(error.effect(), Effect::None);
     Ok(())
+}
+
+#[test]
+fn a_locker_cannot_be_made_outside_a_runtime() {
+    let connecting = pin!(EtcdLocker::connect("127.0.0.1:1", Options::default()));
+    let Poll::Ready(Err(error)) = poll_once(connecting) else { panic!("it waits for something") };
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
 }
 
 #[tokio::test]

@@ -1,9 +1,7 @@
 //! The queue: order, hand-over, and what several locks of one session are to each other.
 
-mod common;
-
+use crate::common::{LONG, locker, locker_with, queue_is, soon, waiter};
 use anyhow::Result;
-use common::{LONG, locker, locker_with, queue_is, soon, waiter};
 use test_cluster::Etcd;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -13,15 +11,16 @@ async fn a_lock_is_held_by_one_and_handed_over() -> Result<()> {
 
     let guard = one.lock("a").await?;
     assert!(other.try_lock("a").await?.is_none());
-    queue_is(&one, "a", 1).await?;
-    let waiting = waiter(&other, "a", 1).await?;
+    queue_is(&one, "a", 1).await;
+    let waiting = waiter(&other, "a", 1).await;
     let token = guard.fencing_token();
     guard.verify().await?;
     guard.release().await?;
-    let next = soon("the hand-over", waiting).await???;
+    let next = soon("the hand-over", waiting).await??;
     assert!(next.fencing_token() > token);
     next.release().await?;
-    queue_is(&one, "a", 0).await
+    queue_is(&one, "a", 0).await;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,12 +29,12 @@ async fn two_locks_of_one_session_exclude_each_other_and_end_alone() -> Result<(
     let locks = locker(etcd.url()).await?;
     let (a, b) = (locks.lock("a").await?, locks.lock("b").await?);
     assert!(locks.try_lock("a").await?.is_none(), "the same session is refused like any other");
-    let waiting = waiter(&locks, "a", 1).await?;
+    let waiting = waiter(&locks, "a", 1).await;
     let places = locks.queue("a").await?;
     assert_eq!(places[0].lease, places[1].lease, "one session carries both");
 
     a.release().await?;
-    let next = soon("the hand-over", waiting).await???;
+    let next = soon("the hand-over", waiting).await??;
     b.verify().await?;
     drop(next);
     b.release().await?;
@@ -49,21 +48,22 @@ async fn waiters_are_served_in_the_order_of_their_places() -> Result<()> {
     let guard = lockers[0].lock("a").await?;
     let mut waiters = Vec::new();
     for place in 1..=8 {
-        waiters.push(waiter(&lockers[place % 2], "a", place).await?);
+        waiters.push(waiter(&lockers[place % 2], "a", place).await);
     }
     // One in the middle gives up: who comes after it must wait for those before it.
     waiters.remove(3).abort();
-    queue_is(&lockers[0], "a", 8).await?;
+    queue_is(&lockers[0], "a", 8).await;
 
     let mut token = guard.fencing_token();
     guard.release().await?;
     for waiter in waiters {
-        let guard = soon("a turn", waiter).await???;
+        let guard = soon("a turn", waiter).await??;
         let queue = lockers[0].queue("a").await?;
         assert_eq!(queue[0].fencing_token, guard.fencing_token(), "the holder is the first of the queue");
         assert!(guard.fencing_token() > token);
         token = guard.fencing_token();
         guard.release().await?;
     }
-    queue_is(&lockers[0], "a", 0).await
+    queue_is(&lockers[0], "a", 0).await;
+    Ok(())
 }

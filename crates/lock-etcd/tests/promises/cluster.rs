@@ -1,11 +1,9 @@
 //! What becomes of locks when members of a cluster die, freeze or come back.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{locker_with, soon, until, waiter};
 use anyhow::{Result, ensure};
-use common::{locker_with, soon, until, waiter};
 use lock_etcd::{ErrorKind, EtcdLocker};
 use test_cluster::{Behaviour, Direction, Etcd, EtcdCluster};
 use tokio::time;
@@ -28,7 +26,7 @@ async fn check_survives(
 ) -> Result<()> {
     let (holder, other) = (locker_at(cluster, victim).await?, locker_at(cluster, victim).await?);
     let guard = holder.lock("a").await?;
-    let waiting = waiter(&other, "a", 1).await?;
+    let waiting = waiter(&other, "a", 1).await;
     harm()?;
     // why: a hold is kept by beats of which each moves the deadline; only time shows that they go on.
     time::sleep(2 * TTL).await;
@@ -36,7 +34,7 @@ async fn check_survives(
     assert!(!waiting.is_finished(), "the waiter waits on");
     let token = guard.fencing_token();
     guard.release().await?;
-    let next = soon("the hand-over", waiting).await???;
+    let next = soon("the hand-over", waiting).await??;
     assert!(next.fencing_token() > token);
     next.verify().await?;
     Ok(next.release().await?)
@@ -116,7 +114,7 @@ async fn without_a_majority_a_hold_ends_by_its_deadline_and_the_queue_goes_on_af
         cluster[*member].pause()?;
     }
     let deadline = time::Instant::now() + guard.remaining() + TTL;
-    soon("the loss", guard.lost()).await?;
+    soon("the loss", guard.lost()).await;
     assert!(time::Instant::now() < deadline, "no beat was answered, so the deadline stood");
     let error = holder.try_lock("b").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
@@ -125,12 +123,12 @@ async fn without_a_majority_a_hold_ends_by_its_deadline_and_the_queue_goes_on_af
         cluster[*member].resume()?;
     }
     assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Lost);
-    until("a new lock", async || {
+    until("a new lock", || async {
         let again = holder.lock("a").await?;
         again.verify().await?;
         Ok(again.release().await?)
     })
-    .await?;
+    .await;
     ensure!(holder.queue("a").await?.is_empty());
     Ok(())
 }

@@ -1,11 +1,9 @@
 //! What goes over the wire: one request to acquire, one to release, none while waiting.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{LONG, locker_with, queue_is, soon, until, waiter};
 use anyhow::Result;
-use common::{LONG, locker_with, soon, waiter};
 use test_cluster::Etcd;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -15,11 +13,11 @@ async fn an_uncontended_acquire_and_its_release_cost_one_request_each() -> Resul
     // The stream of watches is opened for the first hold that lasts, and stays open.
     let lasting = locks.lock("lasting").await?;
     let opened = etcd.requests()?;
-    common::until("the stream of watches", async || {
+    until("the stream of watches", || async {
         anyhow::ensure!(etcd.requests()? > opened + 1);
         Ok(())
     })
-    .await?;
+    .await;
 
     for _ in 0..3 {
         let before = etcd.requests()?;
@@ -41,7 +39,7 @@ async fn a_waiter_is_silent_until_it_is_told() -> Result<()> {
     let etcd = Etcd::start()?;
     let (holder, other) = (locker_with(etcd.url(), LONG).await?, locker_with(etcd.url(), LONG).await?);
     let guard = holder.lock("a").await?;
-    let waiting = waiter(&other, "a", 1).await?;
+    let waiting = waiter(&other, "a", 1).await;
     // why: silence can only be shown by letting time pass; too short a time hides a fault but invents none.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = etcd.requests()?;
@@ -50,7 +48,7 @@ async fn a_waiter_is_silent_until_it_is_told() -> Result<()> {
     assert_eq!(etcd.requests()?, before, "a waiter that is not told anything sends nothing");
 
     guard.release().await?;
-    let guard = soon("the hand-over", waiting).await???;
+    let guard = soon("the hand-over", waiting).await??;
     assert_eq!(etcd.requests()? - before, 2, "the release, and a look at the own place");
     Ok(guard.release().await?)
 }
@@ -66,10 +64,10 @@ async fn a_hand_over_costs_the_same_however_many_wait() -> Result<()> {
         let locks = locks.clone();
         waiters.spawn(async move { locks.lock("a").await?.release().await });
     }
-    common::queue_is(&locks, "a", WAITERS + 1).await?;
+    queue_is(&locks, "a", WAITERS + 1).await;
     guard.release().await?;
     let before = etcd.requests()?;
-    while let Some(done) = soon("a turn", waiters.join_next()).await? {
+    while let Some(done) = soon("a turn", waiters.join_next()).await {
         done??;
     }
     // Each looks when its watch stands, when it is told, and releases.
