@@ -45,7 +45,8 @@ pub trait QueueStore: Send + Sync + 'static {
 
     /// Waits until `predecessor` is gone, and returns the position then. If it is gone already, returns at once.
     ///
-    /// It is not bounded as a whole, so it must bound each of its requests; it is dropped and called again now and then.
+    /// It is not bounded as a whole, so it must bound each of its requests; it is dropped and called again now and
+    /// then.
     fn advance(
         &self,
         session: &Self::Session,

@@ -24,8 +24,9 @@ use crate::{
 /// Makes a [`Backend`] of a [`QueueStore`].
 ///
 /// All locks of a locker rest on one session, or on a few if the store says that one is full. One background task
-/// renews them and undoes what was abandoned; it runs in the runtime in which this value was made, and ends with the last
-/// locker and guard. A session that is lost is kept alive no longer, and is closed when nothing of it is held any more.
+/// renews them and undoes what was abandoned; it runs in the runtime in which this value was made, and ends with the
+/// last locker and guard. A session that is lost is kept alive no longer, and is closed when nothing of it is held any
+/// more.
 ///
 /// A waiter that loses its entry, with its session or by somebody's hand, queues again at the end. If that fails, it
 /// tries again until one TTL has passed since it last had an entry.

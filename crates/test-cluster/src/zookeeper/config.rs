@@ -58,8 +58,8 @@ impl Settings {
         Ok(file)
     }
 
-    /// Short ticks, so that elections and the ends of sessions take well under a second, and any session timeout a client
-    /// asks for.
+    /// Short ticks, so that elections and the ends of sessions take well under a second, and any session timeout a
+    /// client asks for.
     fn text(&self, data: &Path) -> Result<String> {
         let mut text = String::from(
             "tickTime=100\ninitLimit=100\nsyncLimit=10\nminSessionTimeout=200\nmaxSessionTimeout=90000000\n\
