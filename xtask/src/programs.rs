@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::workspace::{self, Target};
 
-/// Calls that select the same packages with the same features share all that they build. So everything that is run after
-/// one another is built by these words.
+/// Calls that select the same packages with the same features share all that they build. So everything that is run
+/// after one another is built by these words.
 pub(crate) const ALL: [&str; 2] = ["--workspace", "--all-features"];
 
 /// A program that cargo built.

@@ -81,7 +81,8 @@ impl<F: Fixture> Suite<F> {
         if let Some(reason) = property.reason_to_skip(shared.capabilities, &*shared.fixture) {
             return Outcome::Skipped(reason);
         }
-        // In one process all clients are clones of one locker, which one property may close, and starting costs nothing.
+        // In one process all clients are clones of one locker, which one property may close, and starting costs
+        // nothing.
         let is_own = property.needs_own_servers() || shared.capabilities.scope == Scope::Process;
         let checked = if is_own {
             property.check(async { F::start().await.map(Arc::new) })

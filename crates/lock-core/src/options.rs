@@ -242,8 +242,8 @@ impl LeaseTiming {
             return Ok(());
         }
         let message = format!(
-            "the servers keep a lease for {granted:?}, of which {sure:?} are certain after drift and margin: too little \
-             for renewals every {:?}; use a longer TTL or smaller margins",
+            "the servers keep a lease for {granted:?}, of which {sure:?} are certain after drift and margin: too \
+             little for renewals every {:?}; use a longer TTL or smaller margins",
             timing.renew_every
         );
         Err(Error::new(ErrorKind::InvalidInput, message).without_effect())

@@ -32,8 +32,8 @@ pub trait QueueStore: Send + Sync + 'static {
     /// Ends a session that nobody needs any more. If that fails, the servers end it after its TTL.
     fn close(&self, session: &Self::Session) -> impl Future<Output = ()> + Send;
 
-    /// Returns a future that resolves when `session` is known to be over before its TTL has passed; never if the servers
-    /// do not tell. It must not keep the session.
+    /// Returns a future that resolves when `session` is known to be over before its TTL has passed; never if the
+    /// servers do not tell. It must not keep the session.
     fn over(&self, session: &Self::Session) -> BoxFuture<'static, ()> {
         let _ = session;
         Box::pin(future::pending())
@@ -49,7 +49,8 @@ pub trait QueueStore: Send + Sync + 'static {
 
     /// Waits until `predecessor` is gone, and returns the position then. If it is gone already, returns at once.
     ///
-    /// It is not bounded as a whole, so it must bound each of its requests; it is dropped and called again now and then.
+    /// It is not bounded as a whole, so it must bound each of its requests; it is dropped and called again now and
+    /// then.
     fn advance(
         &self,
         session: &Self::Session,

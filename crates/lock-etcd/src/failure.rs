@@ -93,7 +93,8 @@ impl Failure {
     fn meaning(&self) -> (ErrorKind, Outcome, &'static str) {
         use ErrorKind::{Auth, InvalidInput, Unavailable, Unexpected};
         use Outcome::{NotSent, Refused, Unknown};
-        const BROKEN: &str = "the connection broke; if it does so each time, does etcd listen there, and does one side want TLS?";
+        const BROKEN: &str = "the connection broke; if it does so each time, does etcd listen there, and does one side \
+                              want TLS?";
         let client = match self {
             Self::NoAnswer(_) => return (Unavailable, Unknown, ""),
             // Another endpoint may belong to the right cluster.

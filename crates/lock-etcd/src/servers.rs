@@ -170,8 +170,8 @@ impl Servers {
         Ok(client)
     }
 
-    /// Makes sure that an answer is from the cluster that the first one was from: a connection may be renewed unseen, and
-    /// lead elsewhere then.
+    /// Makes sure that an answer is from the cluster that the first one was from: a connection may be renewed unseen,
+    /// and lead elsewhere then.
     pub(crate) fn check_cluster(&self, header: Option<&ResponseHeader>) -> Result<(), Failure> {
         let Some(told) = header.map(ResponseHeader::cluster_id) else { return Ok(()) };
         let known = *self.cluster.get_or_init(|| told);

@@ -105,8 +105,8 @@ impl EtcdStore {
         self.ask(transaction(false)).await.into_result()
     }
 
-    /// Returns what is believed of a TTL that some server told. Members may be set up with different limits, below which
-    /// they keep no lease, so that the next leader may keep it for less; but none for less than was asked for.
+    /// Returns what is believed of a TTL that some server told. Members may be set up with different limits, below
+    /// which they keep no lease, so that the next leader may keep it for less; but none for less than was asked for.
     fn believed(&self, told: Duration) -> Duration {
         told.min(self.asked())
     }

@@ -257,8 +257,8 @@ impl Stream {
         }
     }
 
-    /// Looks at keys whose watches may have missed something. A server that is cut off would not hear of them again, nor
-    /// say so; it cannot answer this, and is left.
+    /// Looks at keys whose watches may have missed something. A server that is cut off would not hear of them again,
+    /// nor say so; it cannot answer this, and is left.
     async fn prove(&mut self, answers: &Answers<'_>) -> Result<(), Failure> {
         let (server, limit) = (answers.server, answers.servers.request_timeout());
         let mut batch = self.unproven.split_off(self.unproven.len().saturating_sub(MOST_LOOKS));

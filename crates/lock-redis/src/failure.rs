@@ -29,7 +29,8 @@ pub fn of_connecting(error: RedisError, server: &str) -> Error {
             Error::new(ErrorKind::Unexpected, message).with_source(error)
         }
         Redis::Io if is_about_tls(&error) => {
-            let message = "the TLS handshake failed; does this port speak TLS, and is the certificate's issuer trusted?";
+            let message = "the TLS handshake failed; does this port speak TLS, and is the certificate's issuer \
+                           trusted?";
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         }
         Redis::InvalidClientConfig => of_address(&error).with_source(error),

@@ -24,7 +24,8 @@ impl SetnxLocker {
     /// Connects to `target`: an address such as `redis://127.0.0.1:6379`, a [`redis::Client`], or a [`Target`].
     ///
     /// The server is checked at once, and again at each reconnection: it must be a primary that never evicts keys.
-    /// Locks are renewed, and abandoned ones released, by a task in the runtime in which this is called.
+    /// Locks are renewed, abandoned ones released, and connections made, by tasks in the runtime in which this is
+    /// called.
     ///
     /// # Errors
     ///
@@ -33,6 +34,7 @@ impl SetnxLocker {
     /// - [`ErrorKind::Auth`]: wrong user or password.
     /// - [`ErrorKind::UnsafeConfig`]: the server may evict locks.
     /// - [`ErrorKind::Unexpected`]: what answers is not Redis.
+    /// - [`ErrorKind::Closed`]: not called within a tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -60,7 +62,7 @@ impl SetnxLocker {
         Ok(Self(Locker::new(Leased::new(store, &options)?)))
     }
 
-    /// The name under which Redis keeps the lock on `key`, for a look with `redis-cli`.
+    /// Returns the name under which Redis keeps the lock on `key`, for a look with `redis-cli`.
     ///
     /// # Errors
     ///
@@ -69,7 +71,7 @@ impl SetnxLocker {
         Ok(self.0.backend().store().names(&Key::new(key)?).lock)
     }
 
-    /// Who holds `key`, if anybody does: a look at the server, out of date as soon as it is there.
+    /// Returns who holds `key`, if anybody does: a look at the server, out of date at once.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! One connection of a session with one server.
 //!
-//! A client of the library connects again by itself, wherever it likes, and does not tell for how long the server that it
-//! found keeps the session. So here a client is one connection: the task that the library spawns for it is kept here, is
-//! driven by us, and is driven no more as soon as the connection is broken.
+//! A client of the library connects again by itself, wherever it likes, and does not tell for how long the server that
+//! it found keeps the session. So here a client is one connection: the task that the library spawns for it is kept
+//! here, is driven by us, and is driven no more as soon as the connection is broken.
 
 use std::{
     fmt,
@@ -30,7 +30,8 @@ pub(crate) struct Connection {
     state: StateWatcher,
     session: SessionInfo,
     granted: Duration,
-    /// What sends and receives. It is dropped with the connection only, after all who wait for a watch: they would panic.
+    /// What sends and receives. It is dropped with the connection only, after all who wait for a watch: they would
+    /// panic.
     driver: Mutex<Driver>,
     broken: watch::Sender<bool>,
     /// When the first of the votes was asked for that have no answer yet.
@@ -115,7 +116,8 @@ impl Connection {
         self.client.lock().clone().ok_or(ZkError::ClientClosed)
     }
 
-    /// Waits for the answer to a request, as long as there is a connection. The request is sent by the call that made it.
+    /// Waits for the answer to a request, as long as there is a connection. The request is sent by the call that made
+    /// it.
     pub(crate) async fn answer<T>(
         &self,
         request: impl Future<Output = Result<T, ZkError>>,
@@ -129,8 +131,8 @@ impl Connection {
 
     /// Puts something small to the vote of the servers.
     ///
-    /// Any outcome will do, since each has been agreed on. When it is known, all that was agreed on before has taken place
-    /// at the server that answers. A read would not do: a follower that was cut off goes on answering reads.
+    /// Any outcome will do, since each has been agreed on. When it is known, all that was agreed on before has taken
+    /// place at the server that answers. A read would not do: a follower that was cut off goes on answering reads.
     pub(crate) async fn vote(&self) -> Result<(), ZkError> {
         self.unanswered.lock().get_or_insert_with(BootInstant::now);
         let client = self.client()?;

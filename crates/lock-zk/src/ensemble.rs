@@ -149,8 +149,8 @@ impl Ensemble {
     /// Moves a session to a server that keeps it for no less than was granted, as soon as there is one. `None` if it is
     /// over, or if it cannot be known any more for how long it is kept.
     ///
-    /// The request that moves a session also sets its timeout, within the bounds of the server that executes it, and its
-    /// answer may be lost. So each server is first asked what it grants, by a session in which nothing is.
+    /// The request that moves a session also sets its timeout, within the bounds of the server that executes it, and
+    /// its answer may be lost. So each server is first asked what it grants, by a session in which nothing is.
     pub(crate) async fn move_session(&self, session: &SessionInfo, granted: Duration) -> Option<Connection> {
         loop {
             let (server, probe) = self.find(granted).await;
@@ -159,8 +159,8 @@ impl Ensemble {
                 moved = &mut moving => moved,
                 () = probe.drive() => moving.await,
             };
-            // Without an answer, the request may have been executed or may be yet: by the process that told what it grants,
-            // if that process has not ended since.
+            // Without an answer, the request may have been executed or may be yet: by the process that told what it
+            // grants, if that process has not ended since.
             let is_known = moved.is_ok() || probe.driving(probe.vote()).await.is_ok();
             close(probe);
             match moved {
@@ -192,7 +192,8 @@ impl Ensemble {
                 match self.open_at(server, granted).await {
                     Ok(opened) if opened.granted() >= granted => return (server, opened),
                     Ok(opened) => {
-                        tracing::warn!(server, granted = ?opened.granted(), "a server keeps sessions for less than it did");
+                        let granted = opened.granted();
+                        tracing::warn!(server, ?granted, "a server keeps sessions for less than it did");
                         close(opened);
                     }
                     Err(error) => tracing::debug!(server, %error, "a server gives no session"),
@@ -230,8 +231,8 @@ impl Ensemble {
         close(shown);
         let (Some(stranger), Ok(Ok(()))) = (stranger, is_sound) else { return Ok(()) };
         let message = format!(
-            "{witness} does not know the sessions of {stranger}: they are of two ensembles, or keep local sessions, and \
-             locks would exclude nobody; name the servers of one ensemble without local sessions"
+            "{witness} does not know the sessions of {stranger}: they are of two ensembles, or keep local sessions, \
+             and locks would exclude nobody; name the servers of one ensemble without local sessions"
         );
         Err(Error::new(ErrorKind::UnsafeConfig, message).with_server(self.addresses()).without_effect())
     }

@@ -51,8 +51,9 @@ impl ZkLocker {
     /// Connects to `target`: the addresses of an ensemble, such as `zk1:2181,zk2:2181,zk3:2181/shop`, or a [`Target`]
     /// that also says how to log in.
     ///
-    /// A session is opened at once. It is kept alive, and abandoned locks are released, by tasks in the runtime in which
-    /// this is called. If there are several servers, it is checked that those that answer know each other's sessions.
+    /// A session is opened at once. It is kept alive, and abandoned locks are released, by tasks in the runtime in
+    /// which this is called. If there are several servers, it is checked that those that answer know each other's
+    /// sessions.
     ///
     /// # Errors
     ///

@@ -27,7 +27,7 @@ impl Prefix {
         }
         if parts.iter().any(|part| matches!(*part, "" | "." | "..")) {
             return refuse(
-                "the prefix must be names separated by slashes, without a slash at its ends, and none of them empty, . or .."
+                "the prefix must be names separated by slashes, none at its ends, and none of them empty, . or .."
                     .to_owned(),
             );
         }
@@ -82,8 +82,9 @@ impl EntryName {
 
     /// Returns how far before `other` it is in the queue; negative if behind it.
     ///
-    /// Numbers are serial ones (RFC 1982): after 2³¹ − 1 the server goes on with −2³¹, and with 2³¹ nodes at once a queue
-    /// would have no order. A queue that is deleted and made again starts at zero, but then without any older node.
+    /// Numbers are serial ones (RFC 1982): after 2³¹ − 1 the server goes on with −2³¹, and with 2³¹ nodes at once a
+    /// queue would have no order. A queue that is deleted and made again starts at zero, but then without any older
+    /// node.
     pub(crate) fn lead_over(&self, other: &Self) -> i32 {
         other.sequence.wrapping_sub(self.sequence)
     }

@@ -139,8 +139,8 @@ async fn carry(
     carrier.send_replace(Carrier::None(left));
 }
 
-/// Polls `work` as long as `validity` lasts. The clock is looked at before each poll: after a stop of the process, timers
-/// may come late.
+/// Polls `work` as long as `validity` lasts. The clock is looked at before each poll: after a stop of the process,
+/// timers may come late.
 async fn while_valid<T>(validity: &Validity, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let work = poll_fn(|context| match validity.is_valid() {

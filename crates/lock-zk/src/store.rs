@@ -84,7 +84,8 @@ impl ZkStore {
                 }
             };
             let token = u64::try_from(node.czxid).map_err(|error| {
-                let message = "the server did not tell the transaction that made the node; locks need ZooKeeper 3.5.3 or newer";
+                let message = "the server did not tell the transaction that made the node; locks need ZooKeeper 3.5.3 \
+                               or newer";
                 Error::new(ErrorKind::Unsupported, message).with_source(error)
             })?;
             let name =
@@ -120,8 +121,8 @@ impl ZkStore {
     ///
     /// A create may have been executed or not, by a server that is no longer the one that answers: only after a vote is
     /// all seen that came of it. (A `sync` would not do: a leader answers it before what is still being voted on.) It
-    /// cannot be executed later: servers refuse what comes over a connection that its session has left, and what was not
-    /// sent over it is never sent.
+    /// cannot be executed later: servers refuse what comes over a connection that its session has left, and what was
+    /// not sent over it is never sent.
     async fn find_and_delete(&self, connection: &Connection, claim: &Claim) -> Result<Released> {
         let queue = self.prefix.queue(claim.key());
         connection.vote().await.map_err(|error| self.failed(error))?;

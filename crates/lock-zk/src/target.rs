@@ -68,7 +68,8 @@ impl Target {
 
     /// Who may use the nodes, as ZooKeeper's command line writes it: `world:anyone:r,auth::cdrw`.
     ///
-    /// A locker needs `c`, `d` and `r` for itself. Without this, everybody may do everything, or the user who logged in.
+    /// A locker needs `c`, `d` and `r` for itself. Without this, everybody may do everything, or the user who logged
+    /// in.
     #[must_use]
     pub fn with_acl(mut self, entries: impl Into<String>) -> Self {
         self.acl = Some(entries.into());

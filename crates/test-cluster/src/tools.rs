@@ -86,8 +86,8 @@ pub fn tools_root() -> PathBuf {
 
 /// Points the links in `root` that lead to absolute paths to where these are below `root`, if they are.
 ///
-/// Packages are made to be unpacked at the root of a system. Debian's Java does not run otherwise: its settings are links
-/// to `/etc`.
+/// Packages are made to be unpacked at the root of a system. Debian's Java does not run otherwise: its settings are
+/// links to `/etc`.
 ///
 /// # Errors
 ///

@@ -29,8 +29,8 @@ const OLDEST: Version = Version { major: 3, minor: 5, patch: 3 };
 
 /// A real ZooKeeper of one's own: alone, or a member of a [`ZooKeeperCluster`].
 ///
-/// Ticks take 100 ms and sessions may have any timeout from 200 ms on. Dropping it kills the server and removes its data.
-/// The same happens when this process is killed.
+/// Ticks take 100 ms and sessions may have any timeout from 200 ms on. Dropping it kills the server and removes its
+/// data. The same happens when this process is killed.
 ///
 /// # Examples
 ///

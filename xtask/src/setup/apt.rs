@@ -80,8 +80,8 @@ impl Apt {
     }
 }
 
-/// Keeps apt's state in `home`. The hooks that a system runs after an update are cleared, since they touch the system; and
-/// apt must not change to its own user, who may not be allowed to write here.
+/// Keeps apt's state in `home`. The hooks that a system runs after an update are cleared, since they touch the system;
+/// and apt must not change to its own user, who may not be allowed to write here.
 fn configuration(home: &Path) -> String {
     let home = home.display();
     format!(
@@ -101,8 +101,8 @@ Acquire::Languages "none";
 /// The wanted packages, also those that are installed: what belongs together is found together. And the libraries that
 /// `apt-get -s install` would add, as `name=version`.
 ///
-/// Other dependencies (users, init scripts) serve an installed service. The C library must stay the system's own, since its
-/// loader is. Classes of Java are wanted by name, and what they may call besides is not used.
+/// Other dependencies (users, init scripts) serve an installed service. The C library must stay the system's own,
+/// since its loader is. Classes of Java are wanted by name, and what they may call besides is not used.
 fn to_unpack(simulation: &str, wanted: &[&str]) -> Vec<String> {
     let added = simulation.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;

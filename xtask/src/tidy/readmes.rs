@@ -2,7 +2,7 @@
 
 use toml::Table;
 
-use super::{Tree, Violation};
+use super::{File, Tree, Violation};
 
 const HEADINGS: [&str; 5] =
     ["What it promises", "What it does not", "How it works", "Options", "When servers fail"];
@@ -13,6 +13,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     tree.crates()
         .filter(|name| is_published(tree, name))
         .flat_map(|name| [headings(tree, name), documentation(tree, name)].into_iter().flatten())
+        .chain(tree.files.iter().filter(|file| file.path.ends_with("README.md")).flat_map(marks))
         .collect()
 }
 
@@ -52,6 +53,33 @@ fn documentation(tree: &Tree, name: &str) -> Option<Violation> {
     let lib = tree.find(&format!("crates/{name}/src/lib.rs"))?;
     let is_included = lib.text.lines().any(|line| line == INCLUDED);
     (!is_included).then(|| lib.violation(1, format!("make the README its documentation: {INCLUDED}")))
+}
+
+/// Rustdoc's own marks, which the page of the repository shows as they are.
+fn marks(file: &File) -> impl Iterator<Item = Violation> {
+    let mut language = None;
+    file.text.lines().enumerate().filter_map(move |(index, line)| {
+        if let Some(fence) = line.strip_prefix("```") {
+            language = if language.is_none() { Some(fence) } else { None };
+            return None;
+        }
+        let advice = match language {
+            Some(code) if code.starts_with("rust") && (line == "#" || line.starts_with("# ")) => {
+                "a hidden line of a program is shown to those who read the file: write whole programs"
+            }
+            None if line.split("[`").skip(1).any(is_for_rustdoc) => {
+                "only rustdoc understands this link: name the item without brackets"
+            }
+            _ => return None,
+        };
+        Some(file.violation(index + 1, advice))
+    })
+}
+
+/// Whether what follows the opening of a link leads to an item, and not to a file or an address.
+fn is_for_rustdoc(link: &str) -> bool {
+    let target = link.split_once("`]").and_then(|(_, after)| after.strip_prefix('(')?.split(')').next());
+    !target.is_some_and(|target| target.contains(['/', '.', '#']))
 }
 
 #[cfg(test)]
@@ -108,5 +136,20 @@ mod tests {
     fn the_readme_is_the_front_page_of_the_documentation() {
         assert!(violations(README, &format!("//! A lock.\n//!\n{INCLUDED}\n")).is_empty());
         assert_eq!(violations(README, "//! A lock.\n"), ["crates/lock-a/src/lib.rs:1"]);
+    }
+
+    #[test]
+    fn a_readme_has_no_marks_that_only_rustdoc_understands() {
+        let place = |line: &str| {
+            let text = README.replace("## How it works\n", &format!("{line}\n## How it works\n"));
+            violations(&text, INCLUDED)
+        };
+        for link in ["[`Key`]", "[`Key`](crate::Key)", "see [`new`](Self::new) and [`b`](b.md)"] {
+            assert_eq!(place(link), ["crates/lock-a/README.md:7"], "{link}");
+        }
+        assert!(place("[`examples/`](examples/a.rs), [`b`](https://b.example), `c`").is_empty());
+        let program = |line: &str| place(&format!("```rust\n{line}\n```"));
+        assert_eq!(program("# fn main() {"), ["crates/lock-a/README.md:8"]);
+        assert!(program("#[test]").is_empty());
     }
 }

@@ -1,13 +1,15 @@
-//! Rules for Rust files: a first line that says what the file is for, a size, and no blind sleeping in tests.
+//! Rules for Rust files: a first line that says what the file is for, a size, a width, and no blind sleeping in tests.
 
 use super::{File, Tree, Violation};
 
 const LONG: usize = 500;
 const TOO_LONG: usize = 800;
+const WIDTH: usize = 120;
 
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     rust_files(tree)
         .flat_map(|file| [first_line(file), length(file)].into_iter().flatten().chain(sleeps(file)))
+        .chain(tree.files.iter().filter(|file| !is_generated(file)).flat_map(wide))
         .collect()
 }
 
@@ -31,6 +33,30 @@ fn length(file: &File) -> Option<Violation> {
     let lines = file.text.lines().count();
     (lines > TOO_LONG)
         .then(|| file.violation(lines, format!("{lines} lines are more than {TOO_LONG}: split the file")))
+}
+
+/// The compose file, which `cargo xtask docker write` makes.
+fn is_generated(file: &File) -> bool {
+    file.path.ends_with(".yaml")
+}
+
+/// Lines that do not fit beside each other on a screen. A table, an address or quoted data cannot be broken.
+fn wide(file: &File) -> impl Iterator<Item = Violation> {
+    let is_prose = file.path.ends_with(".md");
+    let lines = file.text.lines().enumerate().filter(move |(_, line)| {
+        // A character of Chinese is as wide as two of English.
+        let width: usize =
+            line.chars().map(|c| if ('\u{2e80}'..='\u{ffef}').contains(&c) { 2 } else { 1 }).sum();
+        let is_whole = if is_prose {
+            line.starts_with('|') || line.contains("](")
+        } else {
+            line.contains("{\"") || line.contains("\\\"")
+        };
+        width > WIDTH && !is_whole && !line.contains("://")
+    });
+    lines.map(|(index, _)| {
+        file.violation(index + 1, format!("break the line: it is wider than {WIDTH} characters"))
+    })
 }
 
 /// A test that sleeps hopes that the other side is done by then: it is slow when it is right, and wrong at times.
@@ -86,6 +112,19 @@ mod tests {
         assert_eq!(notes(&tree(&[("a.rs", &lines(501))])), ["a.rs has 501 lines; think of splitting it"]);
         assert!(violations("a.rs", &lines(800)).is_empty());
         assert_eq!(violations("a.rs", &lines(801)), ["a.rs:801"]);
+    }
+
+    #[test]
+    fn a_line_fits_on_a_screen_unless_it_cannot_be_broken() {
+        let long = "x".repeat(121);
+        let places = |path: &str, line: &str| violations(path, &format!("//! A text.\n{line}\n"));
+        assert!(places("a.rs", &long[1..]).is_empty());
+        assert_eq!(places("a.rs", &long), ["a.rs:2"]);
+        assert_eq!(places("a.md", &long), ["a.md:2"]);
+        assert_eq!(places("a.md", &"锁".repeat(61)), ["a.md:2"]);
+        for unbroken in [format!("| {long} |"), format!("[{long}](a.md)"), format!("https://{long}")] {
+            assert!(places("a.md", &unbroken).is_empty(), "{unbroken}");
+        }
     }
 
     #[test]

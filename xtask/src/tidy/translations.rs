@@ -134,7 +134,8 @@ lock(); // waits
     #[test]
     fn what_is_left_out_or_added_at_the_end_is_seen() {
         let found = advice("# 锁\n");
-        let expected = "README.zh-CN.md:1: here is no more, but README.md:2 has a heading of level 2: bring both into step";
+        let expected = "README.zh-CN.md:1: here is no more, but README.md:2 has a heading of level 2: bring both into \
+                        step";
         assert_eq!(found, [expected]);
         let found = advice(&format!("{ORIGINAL}## 更多\n"));
         assert!(found[0].starts_with("README.zh-CN.md:12: here is a heading"), "{found:?}");

@@ -18,8 +18,8 @@ use crate::{
 
 const WORD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Short ticks, so that elections and the ends of sessions take well under a second, and any session timeout a client asks
-/// for.
+/// Short ticks, so that elections and the ends of sessions take well under a second, and any session timeout a client
+/// asks for.
 pub(crate) const TIMING: &str = "tickTime=100\ninitLimit=100\nsyncLimit=10\nminSessionTimeout=200\n\
                                  maxSessionTimeout=90000000\nmaxClientCnxns=0\n";
 

@@ -145,11 +145,11 @@ impl ZooKeeperCluster {
         })
     }
 
-    /// Cuts a follower of a [proxied](ZooKeeperClusterBuilder::proxied) ensemble off from its leader: nothing passes, and
-    /// nobody is told. Clients still reach it.
+    /// Cuts a follower of a [proxied](ZooKeeperClusterBuilder::proxied) ensemble off from its leader: nothing passes,
+    /// and nobody is told. Clients still reach it.
     ///
-    /// What members say to each other in an election passes all the same, since they tell each other where to connect. A
-    /// leader that is cut off so may therefore be elected again, in vain, until it [rejoins](Self::rejoin).
+    /// What members say to each other in an election passes all the same, since they tell each other where to connect.
+    /// A leader that is cut off so may therefore be elected again, in vain, until it [rejoins](Self::rejoin).
     pub fn isolate(&self, index: usize) {
         self.set_links_of(index, Behaviour::Stall);
     }
