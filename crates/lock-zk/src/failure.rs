@@ -24,8 +24,8 @@ pub(crate) fn of_connecting(error: Zk) -> Error {
         Zk::BadArguments(reason) => bad_address(reason),
         Zk::NoHosts => {
             let message = "no server gave a session; is one up and in touch with a majority, is the port right, does \
-                           it speak ZooKeeper, with TLS or without, and does it allow so many connections of one client \
-                           (maxClientCnxns)?";
+                           it speak ZooKeeper, with TLS or without, and does it allow so many connections of one \
+                           client (maxClientCnxns)?";
             Error::new(ErrorKind::Unavailable, message).without_effect()
         }
         error => classified(error).without_effect(),
