@@ -72,6 +72,22 @@ impl Connection {
         }
     }
 
+    /// Returns whether the user may tell of something on `channel`.
+    ///
+    /// # Errors
+    ///
+    /// As the client library tells them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn may_publish(&self, channel: &str) -> RedisResult<bool> {
+        match self.query::<Value>(redis::cmd("PUBLISH").arg(channel).arg("")).await {
+            Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoPerm) => Ok(false),
+            published => published.map(|_| true),
+        }
+    }
+
     /// Leaves the scripts with the server, so that the first acquire needs no second round trip.
     ///
     /// A user who may not do that pays the round trip, so a refusal is no failure.

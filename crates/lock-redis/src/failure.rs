@@ -76,6 +76,11 @@ fn classified(error: RedisError) -> (Error, bool) {
         (Redis::Server(Server::CrossSlot), _) => {
             (Unexpected, true, "the cluster says that a lock and its counter are on different nodes")
         }
+        (kind, _) if is_about_connections(&error) && kind != Redis::Io => (
+            Unavailable,
+            true,
+            "the server has no connection left (maxclients); raise the limit, or close some",
+        ),
         (_, Some("OOM")) => (Unavailable, true, "the server's memory is full; it takes no new locks"),
         (_, Some("BUSY")) => (Unavailable, true, "the server is busy with somebody's script"),
         (_, Some("MISCONF" | "NOREPLICAS")) => {
@@ -90,9 +95,12 @@ fn classified(error: RedisError) -> (Error, bool) {
             (Unavailable, true, "nothing listens there; is the server up, and is the port right?")
         }
         (Redis::Io, _) if is_about_names(&error) => (Unavailable, true, "the host's name cannot be resolved"),
-        (Redis::Io, _) => {
-            (Unavailable, false, "the connection broke; if it does so each time, does the server want TLS?")
-        }
+        (Redis::Io, _) => (
+            Unavailable,
+            false,
+            "the connection broke; if it does so each time, does the server want TLS, or has it no connection left \
+             (maxclients)?",
+        ),
         (
             Redis::MasterNameNotFoundBySentinel | Redis::EmptySentinelList | Redis::ClusterConnectionNotFound,
             _,
@@ -107,6 +115,10 @@ fn is_about_tls(error: &RedisError) -> bool {
     let shared = error.source().and_then(|source| source.downcast_ref::<Arc<dyn StdError + Send + Sync>>());
     let cause = shared.and_then(|shared| shared.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
+}
+
+fn is_about_connections(error: &RedisError) -> bool {
+    error.to_string().contains("max number of clients")
 }
 
 fn is_about_names(error: &RedisError) -> bool {

@@ -37,6 +37,8 @@ struct Shared {
     ttl: Duration,
     scripts: Vec<&'static LazyLock<Script>>,
     handshake: Option<Box<dyn Handshake>>,
+    /// One of those on which releases are told.
+    channel: Option<String>,
     connections: Mutex<Connections>,
 }
 
@@ -79,6 +81,7 @@ impl Node {
             ttl,
             scripts: vec![&RENEW, &RELEASE, &INSPECT],
             handshake: None,
+            channel: None,
             connections,
         };
         Self { shared: Arc::new(shared), dialing: SharedAttempt::new(runtime.clone()) }
@@ -99,6 +102,12 @@ impl Node {
     #[must_use]
     pub fn with_handshake(self, handshake: impl Handshake + 'static) -> Self {
         self.change(|shared| shared.handshake = Some(Box::new(handshake)))
+    }
+
+    /// Warns, over each new connection, if the user may not tell of releases on such a `channel`.
+    #[must_use]
+    pub fn with_channel(self, channel: String) -> Self {
+        self.change(|shared| shared.channel = Some(channel))
     }
 
     /// Sets how long it may take to connect, which takes several round trips; the request timeout by default.
@@ -257,8 +266,24 @@ impl Shared {
         let connection = self.target.connect().await.map_err(failed)?;
         let scripts: Vec<&Script> = self.scripts.iter().map(|script| &***script).collect();
         // Sent together, since each round trip counts where leases are short and servers far.
-        let (told, loaded) = tokio::join!(connection.info(), connection.load(&scripts));
+        let may_publish = async {
+            match &self.channel {
+                Some(channel) => connection.may_publish(channel).await,
+                None => Ok(true),
+            }
+        };
+        let (told, loaded, may_publish) =
+            tokio::join!(connection.info(), connection.load(&scripts), may_publish);
         loaded.map_err(failed)?;
+        if !may_publish.unwrap_or(true) {
+            let server = &self.server;
+            tracing::warn!(
+                server,
+                channel = self.channel,
+                "the user has no right to channels: waiters are not told of releases and look once per TTL; grant \
+                 PUBLISH, SUBSCRIBE and the channels that begin with the prefix (ACL SETUSER … &<prefix>:*)"
+            );
+        }
         let told = match told {
             Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm) => None,
             told => Some(told.map_err(failed)?),

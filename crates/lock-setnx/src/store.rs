@@ -43,7 +43,8 @@ impl SetnxStore {
         let (target, runtime) = (Arc::new(target), present_runtime()?);
         let limit = timing.request_timeout();
         let node = Node::new(Arc::clone(&target), limit, timing.ttl(), &runtime);
-        let node = node.with_script(&ACQUIRE).with_script(&UNDO);
+        let channel = prefix.names(&Key::new("connected")?).lock;
+        let node = node.with_script(&ACQUIRE).with_script(&UNDO).with_channel(channel);
         node.connect().await?;
         let notices = Notices::new(target, limit, &runtime);
         Ok(Self { node, prefix, notices, copies: Mutex::default() })

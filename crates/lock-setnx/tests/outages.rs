@@ -217,6 +217,7 @@ async fn a_server_out_of_connections_keeps_its_holders() -> Result<()> {
     admin.call(&["CONFIG", "SET", "maxclients", "2"])?;
     let error = SetnxLocker::connect(redis.url(), options()).await.expect_err("no connection is left");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.to_string().contains("maxclients"), "{error}");
     guard.verify().await?;
     guard.release().await?;
     Ok(())

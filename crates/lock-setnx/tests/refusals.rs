@@ -1,14 +1,15 @@
 //! Servers and settings that cannot work are refused at connect, in time and in words.
 
-use lock_core::backend::Effect;
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::TcpListener,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
+use lock_core::backend::Effect;
 use lock_setnx::{Error, ErrorKind, Options, SetnxLocker, Target};
 use test_cluster::{Direction, Proxy, Redis, proxy::Behaviour};
 
@@ -169,4 +170,39 @@ async fn what_another_program_keeps_under_the_name_is_left_alone() -> Result<()>
 async fn contradictory_lease_options_are_refused_with_the_reason() {
     let lease = Options::default().with_renew_every(Duration::from_secs(9));
     refused("redis://127.0.0.1:1", lease, ErrorKind::InvalidInput, "renew earlier").await;
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_user_without_channels_is_warned_of_at_connect() -> Result<()> {
+    let redis = Redis::start()?;
+    let log = Log::default();
+    let writer = log.clone();
+    let _logged = tracing::subscriber::set_default(
+        tracing_subscriber::fmt().with_writer(move || writer.clone()).finish(),
+    );
+    let connect = async |rights: &[&str]| -> Result<String> {
+        let user = ["ACL", "SETUSER", "clerk", "reset", "on", ">pw", "~lock:*", "+@all"];
+        redis.command(&[&user[..], rights].concat())?;
+        SetnxLocker::connect(format!("redis://clerk:pw@{}", redis.address()), options()).await?;
+        Ok(String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap()))?)
+    };
+    let warned = connect(&[]).await?;
+    assert!(warned.contains("the user has no right to channels"), "{warned}");
+    let warned = connect(&["&lock:*"]).await?;
+    assert!(!warned.contains("channels"), "{warned}");
+    Ok(())
 }
