@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use lock_core::{Error, ErrorKind, Options, Result, backend::BoxFuture};
+use lock_core::{
+    Error, ErrorKind, Key, Options, Result,
+    backend::{BoxFuture, present_runtime},
+};
 use lock_redis::{Answer, Target};
 use redis::FromRedisValue;
 use tokio::{runtime::Handle, time};
@@ -32,19 +35,16 @@ pub(crate) type Asked<T> = FuturesUnordered<BoxFuture<'static, (usize, Reply<T>)
 
 impl Servers {
     pub(crate) async fn connect(targets: Vec<Arc<Target>>, options: &Options) -> Result<Self> {
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Closed, "a locker must be made within a tokio runtime")
-                .with_source(error)
-                .without_effect()
-        })?;
+        let runtime = present_runtime()?;
         let timing = options.check()?;
         let (ttl, limit) = (timing.ttl(), timing.request_timeout());
         let names = RedlockNames::new(options)?;
+        let channel = names.of(&Key::new("connected")?).lock;
         let run_ids = Arc::<RunIds>::default();
         let voter = |(index, target): (usize, Arc<Target>)| {
             let (server, memory) = (target.server(), names.memory.clone());
             let handshake = VoterHandshake { index, server, run_ids: Arc::clone(&run_ids), memory, ttl };
-            Arc::new(Voter::new(target, limit, ttl, handshake, runtime.clone()))
+            Arc::new(Voter::new(target, limit, ttl, handshake, channel.clone(), runtime.clone()))
         };
         let voters: Vec<_> = targets.into_iter().enumerate().map(voter).collect();
         check_set(&voters)?;

@@ -38,10 +38,11 @@ impl Voter {
         limit: Duration,
         ttl: Duration,
         handshake: impl Handshake + 'static,
+        channel: String,
         runtime: Handle,
     ) -> Self {
         let patience = limit - limit / 8;
-        let node = Node::new(target, limit, ttl, &runtime).with_handshake(handshake);
+        let node = Node::new(target, limit, ttl, &runtime).with_handshake(handshake).with_channel(channel);
         Self {
             // Connecting takes several round trips, where a request takes one.
             node: node.with_dialing_time(4 * patience),
