@@ -110,6 +110,22 @@ impl fmt::Debug for Release {
 /// runtime. [`release`](Self::release) does it in the foreground and tells whether the lock was held until then.
 /// If the process ends, or the runtime that the locker was made in, before the background release was sent, the
 /// server frees the key when the lease ends.
+///
+/// # Examples
+///
+/// ```
+/// use lock_core::{AnyLocker, Result};
+///
+/// async fn pay(locks: &AnyLocker) -> Result<()> {
+///     let guard = locks.lock("orders/42").await?;
+///     // The resource refuses a smaller token than one that it saw.
+///     println!("pay with token {}", guard.fencing_token());
+///     // The work is dropped if the lock is lost.
+///     let paid = guard.run(async { "paid" }).await?;
+///     println!("{paid}, with {:?} to go", guard.remaining());
+///     guard.release().await
+/// }
+/// ```
 #[must_use = "the lock is given back as soon as the guard is dropped"]
 pub struct LockGuard {
     // None only while a release consumes the guard.

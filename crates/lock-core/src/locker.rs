@@ -15,6 +15,26 @@ use crate::{
 ///
 /// `lock` and `try_lock_for` exist only if the backend can wait. One that cannot is given them by
 /// [`retrying`](Self::retrying), where the price is spelled out.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use lock_core::{Locker, Result, backend::WaitingBackend};
+///
+/// // Every backend's locker is one of these, or dereferences to one.
+/// async fn visit<B: WaitingBackend>(locks: &Locker<B>) -> Result<()> {
+///     locks.lock("orders/42").await?.release().await?; // waits
+///     if let Some(guard) = locks.try_lock("orders/42").await? {
+///         println!("ours, with token {}", guard.fencing_token());
+///     } // dropped: given back in the background
+///     let Some(guard) = locks.try_lock_for("orders/42", Duration::from_secs(1)).await? else {
+///         return Ok(()); // busy is a value, not an error
+///     };
+///     guard.release().await
+/// }
+/// ```
 pub struct Locker<B> {
     backend: Arc<B>,
 }

@@ -13,6 +13,39 @@ use crate::{
 ///
 /// Each method is one exchange with the servers. The caller bounds it with the request timeout and may drop it at
 /// any await; a method never retries past an outcome that it does not know.
+///
+/// # Examples
+///
+/// ```
+/// use lock_core::{
+///     Capabilities, FencingToken, Result, Scope, TokenOrder, Waiting,
+///     backend::{AcquireReply, Claim, LeaseStore, Released, Renewal},
+/// };
+///
+/// /// Servers that grant everything at once, which no lock should be made of.
+/// struct Generous;
+///
+/// impl LeaseStore for Generous {
+///     fn capabilities(&self) -> Capabilities {
+///         Capabilities::new(Scope::Servers, Waiting::Never, TokenOrder::Locker)
+///     }
+///     async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
+///         Ok(AcquireReply::Granted { token: FencingToken::new(1), ttl: claim.ttl() })
+///     }
+///     async fn renew(&self, claim: &Claim) -> Result<Renewal> {
+///         Ok(Renewal::Extended(claim.ttl()))
+///     }
+///     async fn release(&self, _: &Claim) -> Result<Released> {
+///         Ok(Released::Freed)
+///     }
+///     async fn undo(&self, _: &Claim) -> Result<()> {
+///         Ok(())
+///     }
+///     async fn verify(&self, _: &Claim) -> Result<bool> {
+///         Ok(true)
+///     }
+/// }
+/// ```
 pub trait LeaseStore: Send + Sync + 'static {
     /// See [`Backend::capabilities`](crate::backend::Backend::capabilities).
     fn capabilities(&self) -> Capabilities;

@@ -214,7 +214,7 @@ impl QueueStore for EtcdStore {
         }
     }
 
-    /// The watch is heard over one stream for the whole session; a waiter sends nothing while it waits.
+    /// Waits for what is heard over the one stream of the session, and sends nothing meanwhile.
     async fn advance(&self, session: &Session, entry: &Entry, predecessor: &Predecessor) -> Result<Position> {
         let gone = session.watches.watch(&predecessor.name).gone().await?;
         let since = gone.max(entry.created);

@@ -28,7 +28,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// The cluster with these endpoints.
+    /// Makes a target of the endpoints of one cluster.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Target {
         Ok(Self { endpoints: checked, client: ConnectOptions::new() })
     }
 
-    /// Everything that the client can be given, such as `with_user` and `with_tls`.
+    /// Sets everything that the client can be given, such as `with_user` and `with_tls`.
     ///
     /// The locker sets the timeouts, the HTTP/2 keep-alive, the need of a leader and the refresh of tokens itself.
     #[must_use]

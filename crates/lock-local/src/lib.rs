@@ -6,7 +6,7 @@ mod locker;
 mod queues;
 mod sync;
 
-pub use local::Local;
+pub use local::LocalBackend;
 pub use lock_core::{
     self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Result,
 };

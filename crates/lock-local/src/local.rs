@@ -23,7 +23,7 @@ use crate::{
 const SHARDS: usize = if cfg!(lock_local_loom) { 1 } else { 64 };
 
 /// The backend of a [`LocalLocker`](crate::LocalLocker).
-pub struct Local {
+pub struct LocalBackend {
     hasher: DefaultHashBuilder,
     // Every guard keeps its shard alive, not the whole: all processors would fight for the one reference count.
     shards: [Arc<Shard>; SHARDS],
@@ -31,7 +31,7 @@ pub struct Local {
 
 type Shard = Mutex<Queues>;
 
-impl Local {
+impl LocalBackend {
     /// How many keys are held or awaited.
     pub(crate) fn keys_in_use(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
@@ -53,20 +53,20 @@ impl Local {
     }
 }
 
-impl Default for Local {
+impl Default for LocalBackend {
     fn default() -> Self {
         let shards = array::from_fn(|_| Arc::new(Mutex::new(Queues::default())));
         Self { hasher: DefaultHashBuilder::default(), shards }
     }
 }
 
-impl fmt::Debug for Local {
+impl fmt::Debug for LocalBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Local").field("keys_in_use", &self.keys_in_use()).finish_non_exhaustive()
+        f.debug_struct("LocalBackend").field("keys_in_use", &self.keys_in_use()).finish_non_exhaustive()
     }
 }
 
-impl Backend for Local {
+impl Backend for LocalBackend {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(Scope::Process, Waiting::Fifo, TokenOrder::Locker)
     }
@@ -82,7 +82,7 @@ impl Backend for Local {
     }
 }
 
-impl WaitingBackend for Local {
+impl WaitingBackend for LocalBackend {
     fn lock(&self, key: Key) -> impl Future<Output = Result<LockGuard>> {
         Acquire { local: self, key, waits: None }
     }
@@ -90,7 +90,7 @@ impl WaitingBackend for Local {
 
 /// A request for a key.
 struct Acquire<'a> {
-    local: &'a Local,
+    local: &'a LocalBackend,
     key: Key,
     waits: Option<Arc<Place>>,
 }

@@ -4,7 +4,7 @@ use std::{ops::Deref, time::Duration};
 
 use lock_core::{AnyLocker, Key, LockGuard, Locker, Result};
 
-use crate::{Local, blocking::block_on};
+use crate::{LocalBackend, blocking::block_on};
 
 /// Acquires locks by name in this process. Cheap to clone; clones share everything, two lockers share nothing.
 ///
@@ -32,7 +32,7 @@ use crate::{Local, blocking::block_on};
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct LocalLocker(Locker<Local>);
+pub struct LocalLocker(Locker<LocalBackend>);
 
 impl LocalLocker {
     /// Makes a locker whose keys are all free.
@@ -98,7 +98,7 @@ impl LocalLocker {
 }
 
 impl Deref for LocalLocker {
-    type Target = Locker<Local>;
+    type Target = Locker<LocalBackend>;
 
     fn deref(&self) -> &Self::Target {
         &self.0

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, io, sync::Arc};
 
-use lock_core::{Error, ErrorKind};
+use lock_core::{Error, ErrorKind, backend::Effect};
 use redis::{ErrorKind as Redis, RedisError, ServerErrorKind as Server};
 
 /// An error in an address.
@@ -19,7 +19,7 @@ pub(crate) fn of_address(error: &RedisError) -> Error {
     Error::new(ErrorKind::InvalidInput, message).without_effect()
 }
 
-/// An error while connecting: no lock can be affected.
+/// Makes the error of a connection that failed: no lock can be affected.
 #[must_use]
 pub fn of_connecting(error: RedisError, server: &str) -> Error {
     let error = match error.kind() {
@@ -41,9 +41,9 @@ pub fn of_connecting(error: RedisError, server: &str) -> Error {
 
 /// An error of a request.
 pub(crate) fn of_request(error: RedisError, server: &str) -> Error {
-    let (classified, did_nothing) = classified(error);
+    let (classified, effect) = classified(error);
     let error = classified.with_server(server);
-    if did_nothing { error.without_effect() } else { error }
+    if effect == Effect::None { error.without_effect() } else { error }
 }
 
 /// An error of a request of which an earlier copy may have been executed.
@@ -51,63 +51,68 @@ pub(crate) fn of_repeated_request(error: RedisError, server: &str) -> Error {
     classified(error).0.with_server(server)
 }
 
-/// What it means, and whether this copy of the request certainly did nothing.
-fn classified(error: RedisError) -> (Error, bool) {
+/// What it means, and whether this copy of the request may have changed anything.
+fn classified(error: RedisError) -> (Error, Effect) {
+    use Effect::{None as Nothing, Possible};
     use ErrorKind::{Auth, Unavailable, Unexpected, UnsafeConfig};
-    let (kind, did_nothing, message) = match (error.kind(), error.code()) {
+    let (kind, effect, message) = match (error.kind(), error.code()) {
         (Redis::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
-            (Auth, true, "the user or the password is wrong, or one is needed")
+            (Auth, Nothing, "the user or the password is wrong, or one is needed")
         }
         (Redis::Server(Server::NoPerm), _) => (
             Auth,
-            true,
+            Nothing,
             "the user may not run a command that locks need; allow those that the crate's page lists, EVALSHA and INFO \
              among them",
         ),
         (Redis::Server(Server::ReadOnly), _) => {
-            (Unavailable, true, "the server is a replica and takes no locks; connect to the primary")
+            (Unavailable, Nothing, "the server is a replica and takes no locks; connect to the primary")
         }
         (Redis::Server(Server::BusyLoading), _) => {
-            (Unavailable, true, "the server is still loading its data")
+            (Unavailable, Nothing, "the server is still loading its data")
         }
         (Redis::Server(Server::ClusterDown | Server::TryAgain | Server::MasterDown), _) => {
-            (Unavailable, true, "the cluster is not ready")
+            (Unavailable, Nothing, "the cluster is not ready")
         }
         (Redis::Server(Server::CrossSlot), _) => {
-            (Unexpected, true, "the cluster says that a lock and its counter are on different nodes")
+            (Unexpected, Nothing, "the cluster says that a lock and its counter are on different nodes")
         }
         (kind, _) if is_about_connections(&error) && kind != Redis::Io => (
             Unavailable,
-            true,
+            Nothing,
             "the server has no connection left (maxclients); raise the limit, or close some",
         ),
-        (_, Some("OOM")) => (Unavailable, true, "the server's memory is full; it takes no new locks"),
-        (_, Some("BUSY")) => (Unavailable, true, "the server is busy with somebody's script"),
-        (_, Some("MISCONF" | "NOREPLICAS")) => {
-            (Unavailable, true, "the server takes no writes at the moment, as it was told to in such a state")
-        }
+        (_, Some("OOM")) => (Unavailable, Nothing, "the server's memory is full; it takes no new locks"),
+        (_, Some("BUSY")) => (Unavailable, Nothing, "the server is busy with somebody's script"),
+        (_, Some("MISCONF" | "NOREPLICAS")) => (
+            Unavailable,
+            Nothing,
+            "the server takes no writes at the moment, as it was told to in such a state",
+        ),
         (_, Some("WRONGTYPE")) => (
             UnsafeConfig,
-            true,
+            Nothing,
             "another program keeps something else under the lock's name; choose another prefix",
         ),
         (Redis::Io, _) if error.is_connection_refusal() => {
-            (Unavailable, true, "nothing listens there; is the server up, and is the port right?")
+            (Unavailable, Nothing, "nothing listens there; is the server up, and is the port right?")
         }
-        (Redis::Io, _) if is_about_names(&error) => (Unavailable, true, "the host's name cannot be resolved"),
+        (Redis::Io, _) if is_about_names(&error) => {
+            (Unavailable, Nothing, "the host's name cannot be resolved")
+        }
         (Redis::Io, _) => (
             Unavailable,
-            false,
+            Possible,
             "the connection broke; if it does so each time, does the server want TLS, or has it no connection left \
              (maxclients)?",
         ),
         (
             Redis::MasterNameNotFoundBySentinel | Redis::EmptySentinelList | Redis::ClusterConnectionNotFound,
             _,
-        ) => (Unavailable, true, "no server to send the request to was found"),
-        _ => (Unexpected, false, "the server answered with an error that is not expected here"),
+        ) => (Unavailable, Nothing, "no server to send the request to was found"),
+        _ => (Unexpected, Possible, "the server answered with an error that is not expected here"),
     };
-    (Error::new(kind, message).with_source(error), did_nothing)
+    (Error::new(kind, message).with_source(error), effect)
 }
 
 fn is_about_tls(error: &RedisError) -> bool {
@@ -127,8 +132,6 @@ fn is_about_names(error: &RedisError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use lock_core::backend::Effect;
-
     use super::*;
 
     fn io(kind: io::ErrorKind) -> RedisError {

@@ -379,7 +379,7 @@ fn check(told: Option<&str>, accept_eviction: bool) -> Result<()> {
     Err(Error::new(ErrorKind::UnsafeConfig, message))
 }
 
-/// All values of `name` in what servers tell of themselves.
+/// Returns all values of `name` in what servers tell of themselves.
 pub fn fields<'a>(told: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = told.unwrap_or_default().lines().filter_map(|line| line.split_once(':'));
     lines.filter(move |(field, _)| *field == name).map(|(_, value)| value.trim())

@@ -28,7 +28,7 @@ enum Kind {
 }
 
 impl Target {
-    /// The Redis at `url`.
+    /// Names the Redis at `url`.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl Target {
         Client::open(url).map(Self::from).map_err(|error| failure::of_address(&error))
     }
 
-    /// The primary that Sentinel names at the moment, asked again at each reconnection.
+    /// Names the primary that Sentinel knows at the moment, asked again at each reconnection.
     ///
     /// A failover loses what the old primary had not yet replicated, locks included: both promises then hold only by
     /// chance. See the crate's page.
@@ -48,7 +48,7 @@ impl Target {
         Self::of(Kind::Sentinel(Box::new(tokio::sync::Mutex::new(client))))
     }
 
-    /// A Redis Cluster: each key lives on one primary, found by the hash of its bucket.
+    /// Names a Redis Cluster: each key lives on one primary, found by the hash of its bucket.
     ///
     /// `seeds` are some of its nodes: notices of releases are heard through the first that answers.
     #[cfg(feature = "cluster")]
@@ -57,7 +57,7 @@ impl Target {
         Self::of(Kind::Cluster { client: Box::new(client), seeds })
     }
 
-    /// A Redis Cluster, by the addresses of some of its nodes.
+    /// Names a Redis Cluster by the addresses of some of its nodes.
     ///
     /// # Errors
     ///

@@ -40,7 +40,7 @@ impl<'a> MajorityListener<'a> {
 }
 
 impl ReleaseListener for MajorityListener<'_> {
-    /// A release frees a majority, so that at least one of any majority tells of it: the rest is not waited for.
+    /// Listens at a majority: a release frees one, and any two majorities share a server that tells of it.
     async fn listen(&mut self) -> Result<()> {
         let mut missing = self.majority();
         let mut listening: FuturesUnordered<_> =

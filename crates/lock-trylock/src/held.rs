@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 const SHARDS: usize = 64;
 
 /// The backend of a [`TryLocker`](crate::TryLocker).
-pub struct Try {
+pub struct TryBackend {
     hasher: DefaultHashBuilder,
     // Each shard is counted by itself: guards would fight for a count on the whole.
     shards: [Arc<Mutex<Shard>>; SHARDS],
@@ -30,7 +30,7 @@ struct Held {
     key: Key,
 }
 
-impl Try {
+impl TryBackend {
     pub(crate) fn keys_in_use(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().held.len()).sum()
     }
@@ -45,19 +45,19 @@ impl Try {
     }
 }
 
-impl Default for Try {
+impl Default for TryBackend {
     fn default() -> Self {
         Self { hasher: DefaultHashBuilder::default(), shards: array::from_fn(|_| Arc::default()) }
     }
 }
 
-impl fmt::Debug for Try {
+impl fmt::Debug for TryBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Try").field("keys_in_use", &self.keys_in_use()).finish_non_exhaustive()
+        f.debug_struct("TryBackend").field("keys_in_use", &self.keys_in_use()).finish_non_exhaustive()
     }
 }
 
-impl Backend for Try {
+impl Backend for TryBackend {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(Scope::Process, Waiting::Never, TokenOrder::Locker)
     }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back() {
-        let locks = Try::default();
+        let locks = TryBackend::default();
         let acquire = |n| locks.try_now(Key::new(&format!("orders/{n}")).unwrap()).unwrap().unwrap();
         let guards: Vec<_> = (0..100_000).map(acquire).collect();
         assert_eq!(locks.keys_in_use(), guards.len());

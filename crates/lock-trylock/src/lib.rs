@@ -3,7 +3,7 @@
 mod held;
 mod locker;
 
-pub use held::Try;
+pub use held::TryBackend;
 pub use lock_core::{
     self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Result,
     Retrying,

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use lock_core::{AnyLocker, Key, LockGuard, Locker, Result};
 
-use crate::Try;
+use crate::TryBackend;
 
 /// Tries to acquire locks by name in this process. Cheap to clone; clones share everything, two lockers share nothing.
 ///
@@ -23,7 +23,7 @@ use crate::Try;
 /// # Ok::<(), lock_trylock::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct TryLocker(Locker<Try>);
+pub struct TryLocker(Locker<TryBackend>);
 
 impl TryLocker {
     /// Makes a locker whose keys are all free.
@@ -50,7 +50,7 @@ impl TryLocker {
 }
 
 impl Deref for TryLocker {
-    type Target = Locker<Try>;
+    type Target = Locker<TryBackend>;
 
     fn deref(&self) -> &Self::Target {
         &self.0

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_core::{Error, ErrorKind};
+use lock_core::{Error, ErrorKind, backend::Effect};
 use zookeeper_client::Error as Zk;
 
 /// An address in which there may be a user and a password: it is not shown.
@@ -50,46 +50,45 @@ pub(crate) fn session_over(servers: &str) -> Error {
 }
 
 fn classified(error: Zk) -> Error {
+    use Effect::{None as Nothing, Possible};
     use ErrorKind::{Auth, InvalidInput, Unavailable, Unexpected, UnsafeConfig, Unsupported};
-    let (kind, did_nothing, message) = match &error {
+    let (kind, effect, message) = match &error {
         Zk::NoAuth => (
             Auth,
-            true,
+            Nothing,
             "the user may not do what locks need; allow create, read, write and delete on the prefix and below",
         ),
-        Zk::AuthFailed => (Auth, true, "the server refused the user or the password"),
+        Zk::AuthFailed => (Auth, Nothing, "the server refused the user or the password"),
         Zk::InvalidAcl => {
-            (InvalidInput, true, "the server refused the ACL; does it name an identity that nobody gave?")
+            (InvalidInput, Nothing, "the server refused the ACL; does it name an identity that nobody gave?")
         }
-        Zk::NotReadOnly => (Unavailable, true, "the server has lost its ensemble and takes no writes"),
-        Zk::QuotaExceeded => (Unavailable, true, "the quota on the prefix is used up"),
-        Zk::Throttled => (Unavailable, true, "the server is overloaded and refused the request"),
+        Zk::NotReadOnly => (Unavailable, Nothing, "the server has lost its ensemble and takes no writes"),
+        Zk::QuotaExceeded => (Unavailable, Nothing, "the quota on the prefix is used up"),
+        Zk::Throttled => (Unavailable, Nothing, "the server is overloaded and refused the request"),
         Zk::Unimplemented => {
-            (Unsupported, true, "the server is too old; locks need ZooKeeper 3.5.3 or newer")
+            (Unsupported, Nothing, "the server is too old; locks need ZooKeeper 3.5.3 or newer")
         }
         Zk::NoChildrenForEphemerals => (
             UnsafeConfig,
-            true,
+            Nothing,
             "another program keeps an ephemeral node on the prefix; choose another prefix",
         ),
-        Zk::NoHosts => (Unavailable, true, "no server could be reached"),
+        Zk::NoHosts => (Unavailable, Nothing, "no server could be reached"),
         Zk::SessionExpired | Zk::SessionMoved | Zk::ClientClosed => {
-            (Unavailable, false, "the session is over; the next acquire opens another")
+            (Unavailable, Possible, "the session is over; the next acquire opens another")
         }
         Zk::ConnectionLoss | Zk::Timeout | Zk::Custom(_) => {
-            (Unavailable, false, "the connection broke before the answer came")
+            (Unavailable, Possible, "the connection broke before the answer came")
         }
-        Zk::NoNode => (Unavailable, true, "the queue was deleted while it was joined"),
-        _ => (Unexpected, false, "the server answered in a way that is not expected here"),
+        Zk::NoNode => (Unavailable, Nothing, "the queue was deleted while it was joined"),
+        _ => (Unexpected, Possible, "the server answered in a way that is not expected here"),
     };
     let classified = Error::new(kind, message).with_source(error);
-    if did_nothing { classified.without_effect() } else { classified }
+    if effect == Nothing { classified.without_effect() } else { classified }
 }
 
 #[cfg(test)]
 mod tests {
-    use lock_core::backend::Effect;
-
     use super::*;
 
     #[test]

@@ -27,7 +27,7 @@ impl Image {
     /// All there are.
     pub const ALL: &[Self] = &[Self::Redis, Self::Etcd, Self::ZooKeeper];
 
-    /// The stage of `docker/Dockerfile`.
+    /// Returns the stage of `docker/Dockerfile`.
     #[must_use]
     pub fn stage(self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ impl Image {
         }
     }
 
-    /// The name that the built image has.
+    /// Returns the name that the built image has.
     fn name(self) -> String {
         format!("lock-test-{}", self.stage())
     }
@@ -51,7 +51,7 @@ impl Image {
 /// What the build of an image takes from the environment beside: how to reach a registry and Debian's packages.
 const BUILD_VARIABLES: [&str; 4] = ["DEBIAN_MIRROR", "http_proxy", "https_proxy", "no_proxy"];
 
-/// The directory of `compose.yaml` and of `Dockerfile`.
+/// Returns the directory of `compose.yaml` and of `Dockerfile`.
 #[must_use]
 pub fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docker")

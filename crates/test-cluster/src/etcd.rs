@@ -18,7 +18,7 @@ use member::Settings;
 /// How long a cluster may take to agree on a leader.
 const LEADER_BOUND: Duration = Duration::from_secs(20);
 
-/// Whether the etcd on `port` of this machine leads its cluster.
+/// Returns whether the etcd on `port` of this machine leads its cluster.
 ///
 /// # Errors
 ///
@@ -70,17 +70,17 @@ impl EtcdCluster {
         Etcd::builder().start_learner(self)
     }
 
-    /// The URLs for a client, separated by commas.
+    /// Returns the URLs for a client, separated by commas.
     pub fn urls(&self) -> String {
         self.members.iter().map(Etcd::url).collect::<Vec<_>>().join(",")
     }
 
-    /// The addresses for a client.
+    /// Returns the addresses for a client.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.members.iter().map(Etcd::address).collect()
     }
 
-    /// The proxy through which the others reach member `index`, if the cluster was built with
+    /// Returns the proxy through which the others reach member `index`, if the cluster was built with
     /// [`proxied_peers`](EtcdBuilder::proxied_peers).
     ///
     /// Members call each other to be told things. So a member whose proxy stalls is mute: it still hears the others
@@ -89,7 +89,7 @@ impl EtcdCluster {
         self.peer_proxies.get(index)
     }
 
-    /// The index of the leader that a majority agrees on; waits until there is one.
+    /// Returns the index of the leader that a majority agrees on; waits until there is one.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl EtcdCluster {
         })
     }
 
-    /// The index of some member that does not lead.
+    /// Returns the index of some member that does not lead.
     ///
     /// # Errors
     ///

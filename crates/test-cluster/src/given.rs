@@ -15,7 +15,7 @@ use crate::{
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The URLs or addresses that `variable` names, separated by commas; `None` if it names none.
+/// Returns the URLs or addresses that `variable` names, separated by commas; `None` if it names none.
 #[must_use]
 pub fn urls(variable: &str) -> Option<Vec<String>> {
     let urls = env::var(variable).ok().filter(|urls| !urls.is_empty())?;
@@ -48,31 +48,31 @@ impl Front {
         Ok(Self { prefix: format!("test-{:016x}", rand::random::<u64>()), proxies, urls: through })
     }
 
-    /// The prefix for all names.
+    /// Returns the prefix for all names.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The prefix and the URLs in one text, for another process.
+    /// Returns the prefix and the URLs in one text, for another process.
     #[must_use]
     pub fn address(&self) -> String {
         format!("{} {}", self.prefix, self.urls())
     }
 
-    /// The prefix and the URLs in an [`address`](Self::address).
+    /// Returns the prefix and the URLs in an [`address`](Self::address).
     #[must_use]
     pub fn parts(address: &str) -> (&str, &str) {
         address.split_once(' ').unwrap_or(("", address))
     }
 
-    /// The same URLs with the proxies in the servers' place, separated by commas.
+    /// Returns the same URLs with the proxies in the servers' place, separated by commas.
     #[must_use]
     pub fn urls(&self) -> String {
         self.urls.join(",")
     }
 
-    /// How many connections go through the proxies now.
+    /// Returns how many connections go through the proxies now.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.proxies.iter().map(Proxy::open_connections).sum()

@@ -19,7 +19,7 @@ pub(crate) const DATA: &str = "data";
 
 const SHOWN_LOG_LINES: usize = 30;
 
-/// Whether a process with this id exists and has not ended; one that is merely not reaped yet has ended.
+/// Returns whether a process with this id exists and has not ended; one that is merely not reaped yet has ended.
 pub fn is_running(pid: u32) -> bool {
     state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }

@@ -87,12 +87,12 @@ impl Proxy {
         Ok(Proxy { address, shared, acceptor: Some(acceptor) })
     }
 
-    /// The address for clients.
+    /// Returns the address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The port for clients.
+    /// Returns the port for clients.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
@@ -117,7 +117,7 @@ impl Proxy {
         self.shared.update(|state| state.drop_next_reply = true);
     }
 
-    /// Whether to reset new connections as soon as they are opened. Open ones are not touched.
+    /// Sets whether to reset new connections as soon as they are opened. Open ones are not touched.
     ///
     /// The port stays bound, so a client sees "connection reset", not "connection refused".
     pub fn refuse(&self, refuse: bool) {
@@ -129,27 +129,27 @@ impl Proxy {
         self.shared.update(|state| state.target = target);
     }
 
-    /// How many connections have reached the server so far.
+    /// Returns how many connections have reached the server so far.
     pub fn connections(&self) -> u64 {
         self.shared.read(|state| state.opened)
     }
 
-    /// How many connections are open now.
+    /// Returns how many connections are open now.
     pub fn open_connections(&self) -> usize {
         self.shared.read(|state| state.open.len())
     }
 
-    /// How many bytes have arrived so far for this direction, including those held or swallowed.
+    /// Returns how many bytes have arrived so far for this direction, including those held or swallowed.
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.shared.read(|state| state.traffic[direction as usize].bytes)
     }
 
-    /// How many reads those bytes took: for small messages sent one at a time, how many messages.
+    /// Returns how many reads those bytes took: for small messages sent one at a time, how many messages.
     pub fn chunks(&self, direction: Direction) -> u64 {
         self.shared.read(|state| state.traffic[direction as usize].chunks)
     }
 
-    /// How many Redis commands have arrived from clients so far. It means nothing for other protocols.
+    /// Returns how many Redis commands have arrived from clients so far. It means nothing for other protocols.
     pub fn requests(&self) -> u64 {
         self.shared.read(|state| state.requests)
     }

@@ -54,37 +54,37 @@ impl Redis {
         Redis::builder().start()
     }
 
-    /// Everything that can be chosen before the start.
+    /// Makes a builder, for everything that can be chosen before the start.
     pub fn builder() -> RedisBuilder {
         RedisBuilder::default()
     }
 
-    /// The URL for a client, with the password if there is one.
+    /// Returns the URL for a client, with the password if there is one.
     pub fn url(&self) -> String {
         self.settings.url()
     }
 
-    /// The address for a client.
+    /// Returns the address for a client.
     pub fn address(&self) -> SocketAddr {
         loopback(self.port())
     }
 
-    /// The port for a client. It stays the same over restarts.
+    /// Returns the port for a client. It stays the same over restarts.
     pub fn port(&self) -> u16 {
         self.settings.port
     }
 
-    /// The process id; `None` after [`kill`](Self::kill).
+    /// Returns the process id; `None` after [`kill`](Self::kill).
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
     }
 
-    /// The version of the server.
+    /// Returns the version of the server.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// All that the server has logged since its first start.
+    /// Returns all that the server has logged since its first start.
     pub fn log(&self) -> String {
         self.server.log()
     }
@@ -146,7 +146,7 @@ impl Redis {
         accepted(arguments, answer)
     }
 
-    /// A connection that is logged in, on which each answer may take up to `timeout`.
+    /// Opens a connection that is logged in, on which each answer may take up to `timeout`.
     ///
     /// # Errors
     ///

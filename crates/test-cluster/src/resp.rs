@@ -26,7 +26,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The number, if it is one.
+    /// Returns the number, if it is one.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Value::Int(number) => Some(*number),
@@ -34,7 +34,7 @@ impl Value {
         }
     }
 
-    /// The text of a status, an error or a string of bytes; empty for anything else.
+    /// Returns the text of a status, an error or a string of bytes; empty for anything else.
     pub fn text(&self) -> String {
         match self {
             Value::Status(text) | Value::Error(text) => text.clone(),

@@ -75,7 +75,7 @@ pub fn find(tool: &Tool) -> Result<Executable> {
     }
 }
 
-/// Where `cargo xtask setup` unpacks the packages of the distribution: `target/tools/root` of this workspace.
+/// Returns where `cargo xtask setup` unpacks the packages of the distribution: `target/tools/root` of this workspace.
 pub fn tools_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
@@ -122,7 +122,7 @@ impl Executable {
         Ok(Executable { path, library_path })
     }
 
-    /// The command line that runs it with `arguments`, as one process.
+    /// Returns the command line that runs it with `arguments`, as one process.
     pub fn command_line<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Vec<OsString> {
         let mut words = Vec::new();
         if let Some(library_path) = &self.library_path {
@@ -159,7 +159,7 @@ impl Executable {
 }
 
 impl Version {
-    /// The first version in `text`, such as 7.0.15 in `Redis server v=7.0.15 sha=0`.
+    /// Returns the first version in `text`, such as 7.0.15 in `Redis server v=7.0.15 sha=0`.
     pub fn find(text: &str) -> Option<Version> {
         text.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(|word| {
             let mut numbers = word.split('.').map(str::parse);

@@ -57,27 +57,27 @@ impl ZooKeeper {
         ZooKeeper::builder().start()
     }
 
-    /// Everything that can be chosen before the start.
+    /// Makes a builder, for everything that can be chosen before the start.
     pub fn builder() -> ZooKeeperBuilder {
         ZooKeeperBuilder::default()
     }
 
-    /// The address for a client.
+    /// Returns the address for a client.
     pub fn address(&self) -> SocketAddr {
         self.settings.address()
     }
 
-    /// The port for a client. It stays the same over restarts.
+    /// Returns the port for a client. It stays the same over restarts.
     pub fn port(&self) -> u16 {
         self.settings.port
     }
 
-    /// The process id; `None` after [`kill`](Self::kill).
+    /// Returns the process id; `None` after [`kill`](Self::kill).
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
     }
 
-    /// All that the server has logged since its first start.
+    /// Returns all that the server has logged since its first start.
     pub fn log(&self) -> String {
         self.server.log()
     }
@@ -161,7 +161,7 @@ impl ZooKeeper {
         mode(self.address())
     }
 
-    /// The version of the server.
+    /// Returns the version of the server.
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl ZooKeeper {
     }
 }
 
-/// What [`ZooKeeper::mode`] says, of any ZooKeeper at `address`.
+/// Returns what [`ZooKeeper::mode`] says, of any ZooKeeper at `address`.
 ///
 /// # Errors
 ///

@@ -17,7 +17,7 @@ const HEAD: &str = "\
 # images to build from, and the variables in `ports` other ports of the host.
 ";
 
-/// What `docker/compose.yaml` has to say.
+/// Returns what `docker/compose.yaml` has to say.
 #[must_use]
 pub fn compose_file() -> String {
     let profiles = Topology::ALL.iter().map(Topology::to_string).collect::<Vec<_>>().join(", ");

@@ -94,13 +94,13 @@ impl Containers {
             .map(|_| ())
     }
 
-    /// The name that all containers and networks of this handle bear.
+    /// Returns the name that all containers and networks of this handle bear.
     #[must_use]
     pub fn project(&self) -> &str {
         &self.project
     }
 
-    /// The addresses of a topology's servers on the host, in their order, as clients of the host know them.
+    /// Returns the addresses of a topology's servers on the host, in their order, as clients of the host know them.
     ///
     /// Of a Sentinel and its servers, that of Sentinel comes last.
     #[must_use]
@@ -110,7 +110,7 @@ impl Containers {
         ports.filter_map(|port| self.ports.get(&port.variable)).map(|port| ports::loopback(*port)).collect()
     }
 
-    /// The address of a topology's server `index` in `network`, at the port on which it listens there.
+    /// Returns the address of a topology's server `index` in `network`, at the port on which it listens there.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl Containers {
         self.engine.docker(["kill", &self.container(topology, index)?]).map(|_| ())
     }
 
-    /// The name that compose gave a network.
+    /// Returns the name that compose gave a network.
     fn full(&self, network: &str) -> String {
         format!("{}_{network}", self.project)
     }
@@ -223,7 +223,7 @@ impl Containers {
         waited.with_context(|| format!("the logs:\n{}\nwhat happened", self.logs(&ids)))
     }
 
-    /// The ends of all logs.
+    /// Returns the ends of all logs.
     fn logs(&self, ids: &str) -> String {
         let log = |id| {
             let both = format!("docker logs --tail 15 {id} 2>&1");

@@ -35,7 +35,7 @@ impl Engine {
         Ok(Self { compose })
     }
 
-    /// Why programs of this machine do not reach the containers' own addresses; `None` if they do.
+    /// Returns why programs of this machine do not reach the containers' own addresses; `None` if they do.
     #[must_use]
     pub fn hides_addresses(&self) -> Option<&'static str> {
         let info = || self.docker(["info", "--format", "{{.OperatingSystem}} {{.SecurityOptions}}"]);
@@ -51,7 +51,7 @@ impl Engine {
         }
     }
 
-    /// The Debian image that the servers are installed into.
+    /// Returns the Debian image that the servers are installed into.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Engine {
         Ok(base.context("docker/Dockerfile has no stage `servers`")?.to_owned())
     }
 
-    /// Whether the engine has `image`.
+    /// Returns whether the engine has `image`.
     #[must_use]
     pub fn has(&self, image: &str) -> bool {
         self.docker(["image", "inspect", image]).is_ok()

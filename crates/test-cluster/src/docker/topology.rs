@@ -83,8 +83,8 @@ impl Topology {
         Self::Zk3,
     ];
 
-    /// The networks through which members of a cluster reach each other, or clients reach independent servers. Servers
-    /// without peers have two, so that clients of one can be cut off while those of the other go on.
+    /// Returns the networks through which members of a cluster reach each other, or clients reach independent servers.
+    /// Servers without peers have two, so that clients of one can be cut off while those of the other go on.
     #[must_use]
     pub fn networks(self) -> Vec<String> {
         let names: &[&str] = match self {
@@ -151,8 +151,8 @@ impl Topology {
         Service { command: shell(script), health, ..self.service(self.to_string(), Image::Redis, vec![port]) }
     }
 
-    /// All in one network with one address, so that what Sentinel tells clients of the host is what it uses itself. One
-    /// that does nothing holds the network, so that any of the others can be killed.
+    /// Returns all in one network with one address, so that what Sentinel tells clients of the host is what it uses
+    /// itself. One that does nothing holds the network, so that any of the others can be killed.
     fn sentinel(self) -> Vec<Service> {
         let ports = [("sentinel-master", 16_421), ("sentinel-replica", 16_422), ("sentinel", 16_423)];
         let [master, replica, own] = ports.map(|(name, port)| Port::same(name, port).outside());

@@ -268,7 +268,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// Where the other members reach it.
+    /// Returns where the other members reach it.
     fn peer_url(&self) -> String {
         let port = self.peer_proxy.as_ref().map_or(self.peer_port, Proxy::port);
         format!("http://127.0.0.1:{port}")

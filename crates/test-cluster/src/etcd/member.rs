@@ -73,37 +73,37 @@ impl Etcd {
         Etcd::builder().start()
     }
 
-    /// Everything that can be chosen before the start.
+    /// Makes a builder, for everything that can be chosen before the start.
     pub fn builder() -> EtcdBuilder {
         EtcdBuilder::default()
     }
 
-    /// The URL for a client, without user and password.
+    /// Returns the URL for a client, without user and password.
     pub fn url(&self) -> String {
         self.settings.url()
     }
 
-    /// The address for a client.
+    /// Returns the address for a client.
     pub fn address(&self) -> SocketAddr {
         loopback(self.port())
     }
 
-    /// The port for a client. It stays the same over restarts.
+    /// Returns the port for a client. It stays the same over restarts.
     pub fn port(&self) -> u16 {
         self.settings.port
     }
 
-    /// The process id; `None` after [`kill`](Self::kill).
+    /// Returns the process id; `None` after [`kill`](Self::kill).
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
     }
 
-    /// The version of the server.
+    /// Returns the version of the server.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// All that the server has logged since its first start.
+    /// Returns all that the server has logged since its first start.
     pub fn log(&self) -> String {
         self.server.log()
     }
@@ -171,7 +171,7 @@ impl Etcd {
         self.settings.call(path, body, CALL_TIMEOUT)
     }
 
-    /// How many gRPC requests the server has begun to serve, each stream counted as one.
+    /// Returns how many gRPC requests the server has begun to serve, each stream counted as one.
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl Etcd {
         self.metric("grpc_server_started_total{")
     }
 
-    /// How many watches are open.
+    /// Returns how many watches are open.
     ///
     /// # Errors
     ///
@@ -189,14 +189,14 @@ impl Etcd {
         self.metric("etcd_debugging_mvcc_watcher_total ")
     }
 
-    /// The sum of the metrics whose lines begin with `prefix`.
+    /// Returns the sum of the metrics whose lines begin with `prefix`.
     fn metric(&self, prefix: &str) -> Result<u64> {
         let metrics = gateway::get(self.settings.address(), "/metrics", CALL_TIMEOUT)?;
         let lines = metrics.lines().filter(|line| line.starts_with(prefix));
         lines.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()? as u64)).sum()
     }
 
-    /// All keys that begin with `prefix`, the eldest first.
+    /// Returns all keys that begin with `prefix`, the eldest first.
     ///
     /// # Errors
     ///

@@ -59,7 +59,7 @@ pub fn stop_detached(pid: u32, directory: &Path) -> Result<bool> {
     })
 }
 
-/// Whether process `pid` is the server that was started detached with `directory`.
+/// Returns whether process `pid` is the server that was started detached with `directory`.
 pub fn is_detached_running(pid: u32, directory: &Path) -> bool {
     let expected = fs::read_to_string(directory.join(COMMAND_LINE)).ok();
     expected.is_some() && expected == command_line(pid)

@@ -130,7 +130,7 @@ impl Watched {
         self.directory.path()
     }
 
-    /// The lock is held until `seen` succeeds, so that nobody replaces the process meanwhile.
+    /// Locks the process until `seen` succeeds, so that nobody replaces the process meanwhile.
     fn signal(&self, number: Signal, seen: impl Fn(u32) -> Result<()>) -> Result<()> {
         let watchdog = self.watchdog.lock();
         let pid = watchdog.server.context("the server was killed; restart it first")?;

@@ -53,22 +53,22 @@ impl Sentinel {
         })
     }
 
-    /// The URL for a client.
+    /// Returns the URL for a client.
     pub fn url(&self) -> String {
         self.settings.url()
     }
 
-    /// The address for a client.
+    /// Returns the address for a client.
     pub fn address(&self) -> SocketAddr {
         loopback(self.port())
     }
 
-    /// The port for a client.
+    /// Returns the port for a client.
     pub fn port(&self) -> u16 {
         self.settings.port
     }
 
-    /// All that it has logged.
+    /// Returns all that it has logged.
     pub fn log(&self) -> String {
         self.server.log()
     }
@@ -82,7 +82,7 @@ impl Sentinel {
         accepted(arguments, self.settings.connect(COMMAND_TIMEOUT)?.call(arguments)?)
     }
 
-    /// The port of the server that it holds to be the master `name`.
+    /// Returns the port of the server that it holds to be the master `name`.
     ///
     /// # Errors
     ///

@@ -103,17 +103,17 @@ impl ZooKeeperCluster {
         ZooKeeperCluster::builder(size).start()
     }
 
-    /// Everything that can be chosen before the start.
+    /// Makes a builder, for everything that can be chosen before the start.
     pub fn builder(size: usize) -> ZooKeeperClusterBuilder {
         ZooKeeperClusterBuilder { size, proxied: false, extra: Vec::new() }
     }
 
-    /// What a client connects to: all members, separated by commas.
+    /// Returns what a client connects to: all members, separated by commas.
     pub fn connect_string(&self) -> String {
         self.nodes.iter().map(|node| node.address().to_string()).collect::<Vec<_>>().join(",")
     }
 
-    /// The members, in the order of their numbers.
+    /// Returns the members, in the order of their numbers.
     pub fn nodes(&self) -> &[ZooKeeper] {
         &self.nodes
     }
@@ -127,7 +127,8 @@ impl ZooKeeperCluster {
         &self.nodes[index]
     }
 
-    /// The member that leads, once one does and another follows it. Members that are killed or paused are not asked.
+    /// Returns the member that leads, once one does and another follows it. Members that are killed or paused are not
+    /// asked.
     ///
     /// # Errors
     ///

@@ -77,12 +77,12 @@ impl Installation {
         class_path()
     }
 
-    /// Where Java is.
+    /// Returns where Java is.
     pub fn java(&self) -> &Path {
         &self.java.path
     }
 
-    /// Where the classes of ZooKeeper are, as Java's `-cp` wants it.
+    /// Returns where the classes of ZooKeeper are, as Java's `-cp` wants it.
     pub fn class_path(&self) -> &OsString {
         &self.class_path
     }

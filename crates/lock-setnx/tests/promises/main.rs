@@ -1,0 +1,7 @@
+//! What the lock promises beside the suite, on real servers that die, freeze, refuse, forget and fall silent.
+
+mod flavours;
+mod outages;
+mod refusals;
+mod waiting;
+mod wire;
