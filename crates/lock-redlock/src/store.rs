@@ -113,7 +113,7 @@ impl RedlockStore {
                 tally.count(Vote::Failed(voter.left_out()));
             }
         }
-        let mut patience = None;
+        let (mut patience, mut refused) = (None, Vec::new());
         let decision = loop {
             if let Some(decision) = tally.decided() {
                 break decision;
@@ -126,13 +126,22 @@ impl RedlockStore {
             }
             tokio::select! {
                 biased;
-                Some((index, reply)) = pending.next() => tally.count(self.read(index, reply, claim, token)),
+                Some((index, reply)) = pending.next() => {
+                    let vote = self.read(index, reply, claim, token);
+                    if matches!(vote, Vote::Busy { .. }) {
+                        refused.push(index);
+                    }
+                    tally.count(vote);
+                }
                 () = time::sleep_until(patience.unwrap_or_else(time::Instant::now)), if patience.is_some() => {
                     break tally.without_the_rest();
                 }
             }
         };
         if decision == Decision::Held {
+            for index in refused {
+                pending.push(indexed(index, self.servers.voters[index].claim_again(&request)));
+            }
             self.late_votes.collect(claim, pending, &self.servers.runtime);
         }
         (decision, tally)

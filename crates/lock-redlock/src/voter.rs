@@ -12,11 +12,11 @@ use lock_core::{
     Error, ErrorKind, Result,
     backend::{BootInstant, BoxFuture},
 };
-use lock_redis::{Handshake, Node, Target};
+use lock_redis::{Answer, Handshake, Node, Target};
 use redis::FromRedisValue;
 use tokio::{runtime::Handle, time};
 
-use crate::requests::{Reply, Request};
+use crate::requests::{Reply, Request, VoteReply};
 
 pub(crate) struct Voter {
     node: Node,
@@ -97,6 +97,26 @@ impl Voter {
         let mut open = OpenClaim(Some(Arc::clone(self)));
         let asked = self.ask(request);
         Box::pin(async move { asked.await.inspect(|_| open.0 = None) })
+    }
+
+    /// Asks again and again for a vote that another has, who cannot have a majority, and so must be giving it back.
+    pub(crate) fn claim_again(
+        self: &Arc<Self>,
+        request: &Arc<Request>,
+    ) -> BoxFuture<'static, Reply<VoteReply>> {
+        let (voter, request) = (Arc::clone(self), Arc::clone(request));
+        Box::pin(async move {
+            let mut pause = voter.patience / 64;
+            loop {
+                time::sleep(pause).await;
+                let reply = voter.claim::<VoteReply>(&request).await;
+                pause *= 2;
+                let is_busy = matches!(&reply, Ok(Answer { value: (word, ..), .. }) if word == "busy");
+                if !is_busy || pause > voter.patience {
+                    return reply;
+                }
+            }
+        })
     }
 
     /// Asks to end a claim that was made at `started`.

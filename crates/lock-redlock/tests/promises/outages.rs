@@ -71,6 +71,23 @@ async fn one_and_two_of_five_may_forget_everything() -> Result<()> {
     a_minority_may_fail(|set, broken| set.servers[broken].restart_without_data()).await
 }
 
+/// While one gives back and the next acquires, a server may still have the vote of the former.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vote_that_was_refused_is_had_as_soon_as_it_is_given_back() -> Result<()> {
+    let set = Set::start(5)?;
+    let locks = set.locker(patient()).await?;
+    let former = format!("{:032x}:1", 1);
+    set.servers[4].command(&["SET", crate::set::NAME, &former, "PX", "150"])?;
+    let guard = locks.lock(KEY).await?;
+    eventually("all five votes", SOON, || {
+        let owner = set.servers[4].command(&["GET", crate::set::NAME])?.text();
+        ensure!(!owner.is_empty() && !owner.starts_with(&former), "{owner:?} has the vote of the fifth");
+        Ok(())
+    })?;
+    guard.release().await?;
+    set.eventually_votes(0)
+}
+
 async fn no_majority(fail: impl Fn(&Redis) -> Result<()>, heal: impl Fn(&Redis) -> Result<()>) -> Result<()> {
     let set = Set::start(5)?;
     let (locks, rival) = (set.locker(patient()).await?, set.locker(patient()).await?);
