@@ -245,7 +245,7 @@ impl<Q: QueueStore> Unwatched<Q> {
         }
     }
 
-    /// Returns the session goes.
+    /// Forgets all: the session goes.
     fn end(&self) {
         *self.entries() = None;
         self.changed.notify_one();
