@@ -341,7 +341,7 @@ impl<Q: QueueStore> HoldStore for Queues<Q> {
         Ok(())
     }
 
-    /// Returns an undo ends with the session at the latest.
+    /// Repeats an undo for as long as the session lives.
     fn undo_limit(&self, _: &Claim) -> Duration {
         Duration::MAX
     }
