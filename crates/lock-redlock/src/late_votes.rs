@@ -3,19 +3,31 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::StreamExt;
-use lock_core::backend::{Claim, OwnerId};
+use lock_core::backend::{BoxFuture, Claim, OwnerId};
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use crate::{requests::VoteReply, servers::Asked};
+use crate::{
+    requests::{Reply, VoteReply, is_busy},
+    servers::Asked,
+};
+
+/// How often servers are asked again on behalf of one claim.
+const MOST_AGAIN: usize = 20;
 
 /// What still asks the last servers for their votes for a claim that is held already: a renewal may need them.
 #[derive(Default)]
 pub(crate) struct LateVotes(Arc<Mutex<HashMap<OwnerId, JoinHandle<()>>>>);
 
 impl LateVotes {
-    /// Goes on asking in the background.
-    pub(crate) fn collect(&self, claim: &Claim, mut pending: Asked<VoteReply>, runtime: &Handle) {
+    /// Goes on asking in the background: `again`, where another was just giving its vote back.
+    pub(crate) fn collect(
+        &self,
+        claim: &Claim,
+        mut pending: Asked<VoteReply>,
+        again: impl Fn(usize) -> BoxFuture<'static, (usize, Reply<VoteReply>)> + Send + 'static,
+        runtime: &Handle,
+    ) {
         if pending.is_empty() {
             return;
         }
@@ -23,7 +35,13 @@ impl LateVotes {
         // Under the lock, so that the task does not end before it is entered.
         let mut entered = self.0.lock();
         let task = runtime.spawn(async move {
-            while pending.next().await.is_some() {}
+            let mut left = MOST_AGAIN;
+            while let Some((index, reply)) = pending.next().await {
+                if is_busy(&reply) && left > 0 {
+                    pending.push(again(index));
+                    left -= 1;
+                }
+            }
             collecting.lock().remove(&owner);
         });
         entered.insert(owner, task);

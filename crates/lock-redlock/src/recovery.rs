@@ -119,11 +119,14 @@ impl AmnesiaRecovery {
             time::sleep(pause).await;
             pause *= 2;
         };
-        // Where nobody has a vote, nobody can have given one since that was noticed.
+        // Where nobody has a vote, nobody can have given one since that was noticed. They get it back together: one that
+        // had it before the others would be a minority that knows too little to tell them.
         let none = forgot.len() == all;
+        let last = forgot.iter().map(|(_, noticed, _)| *noticed).max();
         let mut next = servers.limit / 4;
         if none || remember >= majority {
             for (index, noticed, mark) in &forgot {
+                let noticed = if none { last.unwrap_or(*noticed) } else { *noticed };
                 let back = if none && !used { started } else { noticed.after(self.wait()) };
                 if started < back {
                     next = next.min(back.since(started));

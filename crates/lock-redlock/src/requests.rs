@@ -29,6 +29,11 @@ pub(crate) type VoteReply = (String, i64, String);
 /// Whether a server has its vote, the newest token, the longest TTL in ms, and the mark of its loss; see `survey.lua`.
 pub(crate) type Memory = (String, u64, u64, String);
 
+/// Returns whether another has the server's vote.
+pub(crate) fn is_busy(reply: &Reply<VoteReply>) -> bool {
+    matches!(reply, Ok(Answer { value: (word, ..), .. }) if word == "busy")
+}
+
 impl Request {
     pub(crate) fn borrowed(&self) -> (Vec<&str>, Vec<&str>) {
         (self.keys.iter().map(String::as_str).collect(), self.arguments.iter().map(String::as_str).collect())

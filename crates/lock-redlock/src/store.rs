@@ -113,7 +113,7 @@ impl RedlockStore {
                 tally.count(Vote::Failed(voter.left_out()));
             }
         }
-        let (mut patience, mut refused) = (None, Vec::new());
+        let (mut patience, mut refused) = (None, Vec::<usize>::new());
         let decision = loop {
             if let Some(decision) = tally.decided() {
                 break decision;
@@ -128,9 +128,7 @@ impl RedlockStore {
                 biased;
                 Some((index, reply)) = pending.next() => {
                     let vote = self.read(index, reply, claim, token);
-                    if matches!(vote, Vote::Busy { .. }) {
-                        refused.push(index);
-                    }
+                    refused.extend(matches!(vote, Vote::Busy { .. }).then_some(index));
                     tally.count(vote);
                 }
                 () = time::sleep_until(patience.unwrap_or_else(time::Instant::now)), if patience.is_some() => {
@@ -139,10 +137,10 @@ impl RedlockStore {
             }
         };
         if decision == Decision::Held {
-            for index in refused {
-                pending.push(indexed(index, self.servers.voters[index].claim_again(&request)));
-            }
-            self.late_votes.collect(claim, pending, &self.servers.runtime);
+            let servers = Arc::clone(&self.servers);
+            let again = move |index: usize| indexed(index, servers.voters[index].claim_again(&request));
+            pending.extend(refused.into_iter().map(&again));
+            self.late_votes.collect(claim, pending, again, &self.servers.runtime);
         }
         (decision, tally)
     }

@@ -12,7 +12,7 @@ use lock_core::{
     Error, ErrorKind, Result,
     backend::{BootInstant, BoxFuture},
 };
-use lock_redis::{Answer, Handshake, Node, Target};
+use lock_redis::{Handshake, Node, Target};
 use redis::FromRedisValue;
 use tokio::{runtime::Handle, time};
 
@@ -99,23 +99,15 @@ impl Voter {
         Box::pin(async move { asked.await.inspect(|_| open.0 = None) })
     }
 
-    /// Asks again and again for a vote that another has, who cannot have a majority, and so must be giving it back.
+    /// Asks once more, after a while, for a vote that another has, who cannot have a majority and so gives it back.
     pub(crate) fn claim_again(
         self: &Arc<Self>,
         request: &Arc<Request>,
     ) -> BoxFuture<'static, Reply<VoteReply>> {
         let (voter, request) = (Arc::clone(self), Arc::clone(request));
         Box::pin(async move {
-            let mut pause = voter.patience / 64;
-            loop {
-                time::sleep(pause).await;
-                let reply = voter.claim::<VoteReply>(&request).await;
-                pause *= 2;
-                let is_busy = matches!(&reply, Ok(Answer { value: (word, ..), .. }) if word == "busy");
-                if !is_busy || pause > voter.patience {
-                    return reply;
-                }
-            }
+            time::sleep(voter.patience / 16).await;
+            voter.claim(&request).await
         })
     }
 

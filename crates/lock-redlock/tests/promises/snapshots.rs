@@ -144,3 +144,32 @@ async fn a_whole_set_restored_from_snapshots_waits_for_the_leases_of_before() ->
     next.release().await?;
     Ok(())
 }
+
+/// The first server is seen to have forgotten a while before the others are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_set_whose_losses_are_noticed_one_by_one_gets_its_votes_back() -> Result<()> {
+    let set = Set::with(3, Persistence::None)?;
+    let locks = set.locker(seldom_renewed()).await?;
+    for redis in &set.servers {
+        redis.command(&["SAVE"])?;
+    }
+    set.servers.iter().try_for_each(Redis::restart)?;
+    set.servers[1..].iter().try_for_each(Redis::pause)?;
+    ensure!(locks.try_lock("another").await.is_err(), "nobody has a vote");
+    // why: the time between the losses is what matters
+    time::sleep(Duration::from_secs(1)).await;
+    set.servers[1..].iter().try_for_each(Redis::resume)?;
+    let start = Instant::now();
+    let guard = loop {
+        match locks.try_lock(KEY).await {
+            Ok(Some(guard)) => break guard,
+            // why: a bounded poll of a condition
+            refused if start.elapsed() < SOON => {
+                drop((refused, time::sleep(Duration::from_millis(20)).await))
+            }
+            refused => anyhow::bail!("the votes do not come back: {refused:?}"),
+        }
+    };
+    guard.release().await?;
+    Ok(())
+}
