@@ -119,8 +119,8 @@ impl AmnesiaRecovery {
             time::sleep(pause).await;
             pause *= 2;
         };
-        // Where nobody has a vote, nobody can have given one since that was noticed. They get it back together: one that
-        // had it before the others would be a minority that knows too little to tell them.
+        // Where nobody has a vote, nobody can have given one since that was noticed. They get it back together: one
+        // that had it before the others would be a minority that knows too little to tell them.
         let none = forgot.len() == all;
         let last = forgot.iter().map(|(_, noticed, _)| *noticed).max();
         let mut next = servers.limit / 4;

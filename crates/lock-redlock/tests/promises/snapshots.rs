@@ -159,17 +159,10 @@ async fn a_whole_set_whose_losses_are_noticed_one_by_one_gets_its_votes_back() -
     // why: the time between the losses is what matters
     time::sleep(Duration::from_secs(1)).await;
     set.servers[1..].iter().try_for_each(Redis::resume)?;
-    let start = Instant::now();
-    let guard = loop {
-        match locks.try_lock(KEY).await {
-            Ok(Some(guard)) => break guard,
-            // why: a bounded poll of a condition
-            refused if start.elapsed() < SOON => {
-                drop((refused, time::sleep(Duration::from_millis(20)).await))
-            }
-            refused => anyhow::bail!("the votes do not come back: {refused:?}"),
-        }
-    };
+    let guard = lock_conformance::eventually("the votes", SOON, || async {
+        locks.try_lock(KEY).await?.ok_or_else(|| anyhow::anyhow!("nobody holds it, and it is refused"))
+    })
+    .await;
     guard.release().await?;
     Ok(())
 }
