@@ -296,7 +296,9 @@ impl<S: HoldStore> Background<S> {
 
     async fn renew(self: Arc<Self>, lease: Arc<Lease<S::Renewed>>) {
         let sent = BootInstant::now();
-        let limit = self.timing.shortened_to(lease.renewal().least_ttl).request_timeout();
+        // A slow answer is better than none, as long as there is time for another try.
+        let least = self.timing.shortened_to(lease.renewal().least_ttl).request_timeout();
+        let limit = self.timing.request_timeout().min(lease.validity.remaining() / 2).max(least);
         let answer = bounded(limit, self.store.renew(lease.subject())).await;
         let mut state = self.state();
         let mut renewal = lease.renewal();
