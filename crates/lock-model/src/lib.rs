@@ -1,0 +1,21 @@
+//! Models of the protocols of this workspace, for a checker that tries every order of events.
+//!
+//! A model is a small program that says what may happen next: a request is executed now or later or never, a clock
+//! goes on, a process stops, a server forgets. The checker follows every possibility up to the stated bounds, so
+//! "holds" means: in none of these states is the property false. What a model refutes, it refutes with a trace, which
+//! is kept, and replayed by the tests. `docs/models.md` tells what each model shows.
+
+mod catalogue;
+mod check;
+mod lease;
+mod protocol;
+mod table;
+mod traces;
+
+pub use self::{
+    catalogue::{Entry, Tier, catalogue},
+    check::{Progress, Report, Threads},
+    protocol::Protocol,
+    table::table,
+    traces::{Trace, kept},
+};
