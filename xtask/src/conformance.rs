@@ -37,6 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    args.source.check()?;
     let packages = workspace::packages()?;
     let backends = choose(&packages, &args.backend)?;
     let is_used = |server: &&Server| backends.iter().any(|backend| backend.name == server.backend());

@@ -55,6 +55,11 @@ impl Source {
         own.flat_map(|server| server.needs()).copied().collect()
     }
 
+    /// Fails where servers certainly cannot be had, so that nothing is built in vain.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.docker { docker::engine().map(drop) } else { Ok(()) }
+    }
+
     /// Starts `servers`, but for those that a variable names.
     pub(crate) fn provide(&self, servers: &[Server]) -> Result<Provided> {
         if self.docker { in_containers(servers) } else { provide(servers) }

@@ -50,6 +50,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    args.source.check()?;
     let chosen = if args.examples.is_empty() { EXAMPLES.iter().collect() } else { args.examples.clone() };
     let is_used = |server: &&Server| chosen.iter().any(|example| example.servers.contains(server));
     let servers: Vec<_> = Server::ALL.iter().filter(is_used).copied().collect();
