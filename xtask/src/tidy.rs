@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: checks what a person would have to remember.
 
+mod circles;
 mod documents;
 mod manifests;
 mod readmes;
@@ -20,6 +21,7 @@ pub(crate) fn run() -> Result<()> {
         println!("note: {note}");
     }
     let mut violations = sources::check(&tree);
+    violations.extend(circles::check(&tree));
     violations.extend(manifests::check(&tree));
     violations.extend(documents::check(&tree));
     violations.extend(written::check(&tree));

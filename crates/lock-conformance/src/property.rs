@@ -47,7 +47,7 @@ pub(crate) enum Need {
     StoppedServers,
 }
 
-/// All properties, in the order of the groups.
+/// Returns all properties, in the order of the groups.
 #[must_use]
 pub fn properties<F: Fixture>() -> Vec<Property<F>> {
     groups::all()
@@ -64,13 +64,13 @@ impl<F: Fixture> Property<F> {
         Self { group, name, needs, check }
     }
 
-    /// The group: what the property is about.
+    /// Returns the group: what the property is about.
     #[must_use]
     pub fn group(&self) -> &'static str {
         self.group
     }
 
-    /// The name: what is promised.
+    /// Returns the name: what is promised.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name

@@ -9,17 +9,20 @@ use std::future::Future;
 use crate::{Capabilities, Key, LockGuard, Result};
 
 pub use crate::{
+    any::AnyBackend,
+    attempt::Outcome,
     background::{present_runtime, runtime_ended},
     clock::BootInstant,
+    error::Effect,
     guard::{BoxFuture, Hold, InProcessHold, Release},
-    leased::{Acquirer, Leased, Outcome},
+    leased::Leased,
     options::LeaseTiming,
     queue_store::{Entered, Position, Predecessor, QueueStore},
     queued::Queued,
     shared::SharedAttempt,
-    store::{AcquireReply, Claim, Effect, LeaseStore, OwnerId, Released, Renewal, WaitingStore},
+    store::{AcquireReply, Claim, LeaseStore, OwnerId, Released, Renewal},
     validity::Validity,
-    waiting::ReleaseListener,
+    waiting::{Acquirer, ReleaseListener, WaitingStore},
 };
 
 /// A lock implementation that can be tried. Users see the [`Locker`](crate::Locker) around it.

@@ -13,7 +13,7 @@ use rand::RngExt;
 use tokio::{runtime, sync::Notify, task::JoinSet, time};
 
 use crate::{
-    Error, ErrorKind, LossReason, Result,
+    Error, ErrorKind, Key, LossReason, Result,
     backend::{BootInstant, Claim, LeaseTiming, Released, Renewal, Validity},
 };
 
@@ -22,19 +22,29 @@ pub(crate) trait HoldStore: Send + Sync + 'static {
     /// What is renewed: a claim, or a session.
     type Renewed: fmt::Debug + Send + Sync + 'static;
 
+    /// What is held: the lease of a claim, or its entry in a queue.
+    type Held: Clone + Send + Sync + 'static;
+
     /// Why a hold is lost when the servers no longer know what is renewed.
     const LOSS: LossReason;
 
+    fn claim(held: &Self::Held) -> &Claim;
+
+    fn validity(held: &Self::Held) -> &Validity;
+
+    /// Returns the lease that is the hold's own, if it has one.
+    fn own_lease(held: &Self::Held) -> Option<&Lease<Self::Renewed>>;
+
     fn renew(&self, renewed: &Self::Renewed) -> impl Future<Output = Result<Renewal>> + Send;
 
-    fn release(&self, claim: &Claim) -> impl Future<Output = Result<Released>> + Send;
+    fn release(&self, held: &Self::Held) -> impl Future<Output = Result<Released>> + Send;
 
-    fn undo(&self, claim: &Claim) -> impl Future<Output = Result<()>> + Send;
+    fn undo(&self, held: &Self::Held) -> impl Future<Output = Result<()>> + Send;
 
     /// Returns how long an undo that nobody confirms is repeated.
-    fn undo_limit(&self, claim: &Claim) -> Duration;
+    fn undo_limit(held: &Self::Held) -> Duration;
 
-    fn verify(&self, claim: &Claim) -> impl Future<Output = Result<bool>> + Send;
+    fn verify(&self, held: &Self::Held) -> impl Future<Output = Result<bool>> + Send;
 }
 
 /// A claim or a session, and how long it is certain.
@@ -77,6 +87,13 @@ impl<T> Lease<T> {
         &self.validity
     }
 
+    /// Writes down for how long it was granted, before anything else is done with it.
+    pub(crate) fn grant(&self, ttl: Duration, deadline: BootInstant) {
+        self.renewal().least_ttl = ttl;
+        self.validity.extend(deadline);
+        self.validity.cap(deadline);
+    }
+
     fn renewal(&self) -> MutexGuard<'_, RenewalState> {
         self.renewal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,7 +116,7 @@ pub(crate) struct Background<S: HoldStore> {
 struct State<S: HoldStore> {
     schedule: BTreeMap<Due, Arc<Lease<S::Renewed>>>,
     next_number: u64,
-    abandoned: Vec<Claim>,
+    abandoned: Vec<S::Held>,
     undoing: usize,
     /// The locker and the guards that live.
     users: usize,
@@ -155,7 +172,7 @@ impl<S: HoldStore> Background<S> {
         &self.timing
     }
 
-    /// Where everything runs that no caller's future drives.
+    /// Returns where everything runs that no caller's future drives.
     pub(crate) fn runtime(&self) -> &runtime::Handle {
         &self.runtime
     }
@@ -169,7 +186,13 @@ impl<S: HoldStore> Background<S> {
         bounded(self.timing.request_timeout(), request).await
     }
 
-    pub(crate) fn check_open(&self) -> Result<()> {
+    /// Makes a claim for `key` with a fresh owner id, unless the locker was closed.
+    pub(crate) fn claim(&self, key: &Key, waits: bool) -> Result<Claim> {
+        self.check_open().map_err(|error| error.with_key(key))?;
+        Ok(Claim::new(key.clone(), self.timing.ttl(), waits))
+    }
+
+    fn check_open(&self) -> Result<()> {
         let state = self.state();
         match (state.closed, state.ended) {
             (false, false) => Ok(()),
@@ -222,19 +245,20 @@ impl<S: HoldStore> Background<S> {
         }
     }
 
-    /// Stops renewing the lease. A renewal already sent can only prolong what a release then ends.
-    pub(crate) fn withdraw<T>(&self, lease: &Lease<T>) {
+    /// Stops renewing a hold's own lease. A renewal already sent can only prolong what a release then ends.
+    pub(crate) fn withdraw(&self, held: &S::Held) {
+        let Some(lease) = S::own_lease(held) else { return };
         let mut state = self.state();
         if let Stage::Due(due) = mem::replace(&mut lease.renewal().stage, Stage::Withdrawn) {
             state.schedule.remove(&due);
         }
     }
 
-    /// Undoes `claim` in the background.
-    pub(crate) fn undo(&self, claim: Claim) {
+    /// Undoes in the background what may be held.
+    pub(crate) fn undo(&self, held: S::Held) {
         let mut state = self.state();
         if !state.ended {
-            state.abandoned.push(claim);
+            state.abandoned.push(held);
             self.changed.notify_one();
         }
     }
@@ -276,10 +300,10 @@ impl<S: HoldStore> Background<S> {
     /// Starts what is due, and returns when the next renewal will be.
     fn begin_due_jobs(self: &Arc<Self>, jobs: &mut JoinSet<()>) -> Option<BootInstant> {
         let mut state = self.state();
-        let claims = mem::take(&mut state.abandoned);
-        state.undoing += claims.len();
-        for claim in claims {
-            jobs.spawn(Arc::clone(self).undo_until_done(claim));
+        let abandoned = mem::take(&mut state.abandoned);
+        state.undoing += abandoned.len();
+        for held in abandoned {
+            jobs.spawn(Arc::clone(self).undo_until_done(held));
         }
         let now = BootInstant::now();
         while let Some(first) = state.schedule.first_entry() {
@@ -340,12 +364,12 @@ impl<S: HoldStore> Background<S> {
     }
 
     /// Repeats the undo until the servers have confirmed it, or would have ended the lease by themselves.
-    async fn undo_until_done(self: Arc<Self>, claim: Claim) {
+    async fn undo_until_done(self: Arc<Self>, held: S::Held) {
         let _count = Undoing(&self);
-        let give_up = BootInstant::now().after(self.store.undo_limit(&claim));
+        let give_up = BootInstant::now().after(S::undo_limit(&held));
         let mut pause = Duration::from_millis(10);
-        while let Err(error) = self.bounded(self.store.undo(&claim)).await {
-            let key = claim.key();
+        while let Err(error) = self.bounded(self.store.undo(&held)).await {
+            let key = S::claim(&held).key();
             if BootInstant::now() >= give_up {
                 tracing::warn!(?key, %error, "a release was never confirmed; the end of the lease frees the key");
                 return;

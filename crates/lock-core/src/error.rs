@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use crate::{Key, backend::Effect};
+use crate::Key;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -46,6 +46,23 @@ pub enum ErrorKind {
     UnsafeConfig,
     /// The server or the library did what neither should. The outcome is unknown.
     Unexpected,
+}
+
+/// Whether a request changed anything on any server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It certainly changed nothing, and never will.
+    None,
+    /// It changed something, or may have, or still may when it arrives.
+    Possible,
+}
+
+impl Effect {
+    /// Returns [`None`](Self::None) if both certainly changed nothing.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::None { other } else { self }
+    }
 }
 
 impl Error {

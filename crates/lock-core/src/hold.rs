@@ -4,56 +4,42 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     Error, FencingToken, Key, LockGuard, LossReason, Result,
-    backend::{BoxFuture, Claim, Hold, Release, Released, Validity},
-    background::{Background, HoldStore, Lease},
+    backend::{BoxFuture, Hold, Release, Released},
+    background::{Background, HoldStore},
 };
 
-/// A claim that has been or may have been sent to servers. Dropped before it is settled, it is undone in the
-/// background.
+/// What has been or may have been asked of servers. Dropped before it is settled, it is undone in the background.
 pub(crate) struct PendingClaim<S: HoldStore> {
     background: Arc<Background<S>>,
-    claim: Option<Claim>,
+    held: Option<S::Held>,
 }
 
 impl<S: HoldStore> PendingClaim<S> {
-    /// Makes a claim for `key` with a fresh owner id, unless the locker was closed.
-    pub(crate) fn new(background: &Arc<Background<S>>, key: &Key, waits: bool) -> Result<Self> {
-        background.check_open().map_err(|error| error.with_key(key))?;
-        let claim = Claim::new(key.clone(), background.timing().ttl(), waits);
-        Ok(Self::of(background, claim))
+    pub(crate) fn new(background: &Arc<Background<S>>, held: S::Held) -> Self {
+        Self { background: Arc::clone(background), held: Some(held) }
     }
 
-    fn of(background: &Arc<Background<S>>, claim: Claim) -> Self {
-        Self { background: Arc::clone(background), claim: Some(claim) }
+    pub(crate) fn held(&self) -> &S::Held {
+        self.held.as_ref().expect("only settled takes it, and it takes the rest too")
     }
 
-    pub(crate) fn claim(&self) -> &Claim {
-        self.claim.as_ref().expect("only settled takes the claim, and it takes the rest too")
+    /// Takes it out: nothing is left to undo.
+    pub(crate) fn settled(mut self) -> S::Held {
+        self.held.take().expect("only settled takes it, and it takes the rest too")
     }
 
-    /// Takes the claim out: nothing is left to undo.
-    pub(crate) fn settled(mut self) -> Claim {
-        self.claim.take().expect("only settled takes the claim, and it takes the rest too")
-    }
-
-    /// Makes a guard of a granted claim, and of `lease` what is renewed, if it is.
-    pub(crate) fn held(
-        self,
-        token: FencingToken,
-        lease: impl FnOnce(Claim) -> Arc<Lease<Claim>>,
-    ) -> (LockGuard, Arc<Lease<Claim>>) {
+    /// Makes a guard of what was granted.
+    pub(crate) fn into_guard(self, token: FencingToken) -> LockGuard {
         let background = Arc::clone(&self.background);
-        let lease = lease(self.settled());
         background.enter();
-        let hold = ClaimHold { background, lease: Arc::clone(&lease), token };
-        (LockGuard::new(Arc::new(hold)), lease)
+        LockGuard::new(Arc::new(ClaimHold { background, held: self.settled(), token }))
     }
 }
 
 impl<S: HoldStore> Drop for PendingClaim<S> {
     fn drop(&mut self) {
-        if let Some(claim) = self.claim.take() {
-            self.background.undo(claim);
+        if let Some(held) = self.held.take() {
+            self.background.undo(held);
         }
     }
 }
@@ -61,19 +47,11 @@ impl<S: HoldStore> Drop for PendingClaim<S> {
 /// A claim that was granted.
 struct ClaimHold<S: HoldStore> {
     background: Arc<Background<S>>,
-    lease: Arc<Lease<Claim>>,
+    held: S::Held,
     token: FencingToken,
 }
 
 impl<S: HoldStore> ClaimHold<S> {
-    fn claim(&self) -> &Claim {
-        self.lease.subject()
-    }
-
-    fn validity(&self) -> &Validity {
-        self.lease.validity()
-    }
-
     fn lost_by(&self, reason: LossReason) -> Error {
         Error::lost(reason).with_key(self.key())
     }
@@ -81,7 +59,7 @@ impl<S: HoldStore> ClaimHold<S> {
 
 impl<S: HoldStore> Hold for ClaimHold<S> {
     fn key(&self) -> &Key {
-        self.claim().key()
+        S::claim(&self.held).key()
     }
 
     fn fencing_token(&self) -> FencingToken {
@@ -89,22 +67,22 @@ impl<S: HoldStore> Hold for ClaimHold<S> {
     }
 
     fn remaining(&self) -> Duration {
-        self.validity().remaining()
+        S::validity(&self.held).remaining()
     }
 
     fn loss(&self) -> Option<LossReason> {
-        self.validity().reason()
+        S::validity(&self.held).reason()
     }
 
     fn lost(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.validity().ended())
+        Box::pin(S::validity(&self.held).ended())
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
-            let verified = self.background.bounded(self.background.store().verify(self.claim())).await;
+            let verified = self.background.bounded(self.background.store().verify(&self.held)).await;
             if !verified.map_err(|error| error.with_key(self.key()))? {
-                self.validity().end(LossReason::NotOwner);
+                S::validity(&self.held).end(LossReason::NotOwner);
             }
             self.loss().map_or(Ok(()), |reason| Err(self.lost_by(reason)))
         })
@@ -113,12 +91,12 @@ impl<S: HoldStore> Hold for ClaimHold<S> {
     fn release(self: Arc<Self>) -> Release {
         Release::Pending(Box::pin(async move {
             // From here on nothing is renewed, and whatever ends this future early ends in an undo.
-            self.background.withdraw(&self.lease);
-            let pending = PendingClaim::of(&self.background, self.claim().clone());
+            self.background.withdraw(&self.held);
+            let pending = PendingClaim::new(&self.background, self.held.clone());
             if let Some(reason) = self.loss() {
                 return Err(self.lost_by(reason));
             }
-            let released = self.background.bounded(self.background.store().release(pending.claim())).await;
+            let released = self.background.bounded(self.background.store().release(&self.held)).await;
             let released = released.map_err(|error| error.with_key(self.key()))?;
             pending.settled();
             match released {
@@ -129,8 +107,8 @@ impl<S: HoldStore> Hold for ClaimHold<S> {
     }
 
     fn abandon(self: Arc<Self>) {
-        self.background.withdraw(&self.lease);
-        self.background.undo(self.claim().clone());
+        self.background.withdraw(&self.held);
+        self.background.undo(self.held.clone());
     }
 }
 

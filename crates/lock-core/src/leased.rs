@@ -3,13 +3,10 @@
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use crate::{
-    Capabilities, Error, ErrorKind, Key, LockGuard, LossReason, Options, Result,
-    backend::{
-        AcquireReply, Backend, Claim, Effect, LeaseStore, Released, Renewal, Validity, WaitingBackend,
-        WaitingStore,
-    },
-    background::{Background, HoldStore, Lease},
-    hold::PendingClaim,
+    Capabilities, Key, LockGuard, Options, Result,
+    attempt::attempt_once,
+    backend::{Acquirer, Backend, LeaseStore, Outcome, WaitingBackend, WaitingStore},
+    background::Background,
     local_waiters::{Contender, LocalWaiters},
 };
 
@@ -27,8 +24,8 @@ impl<S: LeaseStore> Leased<S> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`]: the options contradict each other. [`ErrorKind::Closed`]: not called within a
-    /// tokio runtime.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput): the options contradict each other.
+    /// [`Closed`](crate::ErrorKind::Closed): not called within a tokio runtime.
     pub fn new(store: S, options: &Options) -> Result<Self> {
         Ok(Self { background: Background::start(store, options.check()?)?, waiters: Arc::default() })
     }
@@ -43,7 +40,7 @@ impl<S: LeaseStore> Leased<S> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`]: no answer in time. Else what `request` returns.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): no answer in time. Else what `request` returns.
     ///
     /// # Cancel safety
     ///
@@ -103,8 +100,7 @@ async fn contend<S: WaitingStore>(
     mut free_in: Option<Duration>,
 ) {
     while !contender.finish() {
-        let acquirer =
-            Acquirer { background: &background, key: contender.key().clone(), free_in: free_in.take() };
+        let acquirer = Acquirer::new(&background, contender.key().clone(), free_in.take());
         let locked = tokio::select! {
             biased;
             locked = background.store().lock(&acquirer) => locked,
@@ -113,157 +109,7 @@ async fn contend<S: WaitingStore>(
         };
         match locked {
             Ok(guard) => contender.offer(guard).await,
-            Err(error) => return contender.fail(&error.with_key(&acquirer.key)),
+            Err(error) => return contender.fail(&error.with_key(acquirer.key())),
         }
     }
-}
-
-impl<S: LeaseStore> HoldStore for S {
-    type Renewed = Claim;
-
-    const LOSS: LossReason = LossReason::NotOwner;
-
-    async fn renew(&self, claim: &Claim) -> Result<Renewal> {
-        LeaseStore::renew(self, claim).await
-    }
-
-    async fn release(&self, claim: &Claim) -> Result<Released> {
-        LeaseStore::release(self, claim).await
-    }
-
-    async fn undo(&self, claim: &Claim) -> Result<()> {
-        LeaseStore::undo(self, claim).await
-    }
-
-    fn undo_limit(&self, claim: &Claim) -> Duration {
-        claim.ttl()
-    }
-
-    async fn verify(&self, claim: &Claim) -> Result<bool> {
-        LeaseStore::verify(self, claim).await
-    }
-}
-
-/// The way in which a [`WaitingStore`] tries for one key.
-pub struct Acquirer<'a, S: LeaseStore> {
-    background: &'a Arc<Background<S>>,
-    key: Key,
-    /// Told by a try that was just refused.
-    free_in: Option<Duration>,
-}
-
-impl<S: LeaseStore> Acquirer<'_, S> {
-    /// Returns the key to acquire.
-    #[must_use]
-    pub fn key(&self) -> &Key {
-        &self.key
-    }
-
-    /// Tries once, with a fresh owner id, and announces to the store that a refused claimant will wait.
-    ///
-    /// # Errors
-    ///
-    /// As [`Locker::try_lock`](crate::Locker::try_lock).
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: what a dropped attempt left is undone in the background.
-    pub async fn once(&self) -> Result<Outcome> {
-        attempt_once(self.background, &self.key, true).await
-    }
-
-    /// Tries once, unless a try was refused just before this acquirer was made.
-    pub(crate) async fn first(&self) -> Result<Outcome> {
-        match self.free_in {
-            Some(free_in) => Ok(Outcome::Busy { free_in }),
-            None => self.once().await,
-        }
-    }
-
-    /// Returns how long a lease lasts.
-    #[must_use]
-    pub fn ttl(&self) -> Duration {
-        self.background.timing().ttl()
-    }
-
-    /// Bounds a request that is not an attempt with the request timeout.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Unavailable`]: no answer in time. Else what `request` returns.
-    ///
-    /// # Cancel safety
-    ///
-    /// As that of `request`.
-    pub async fn bounded<T: Send>(&self, request: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        self.background.bounded(request).await
-    }
-}
-
-impl<S: LeaseStore> fmt::Debug for Acquirer<'_, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquirer").field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
-/// How one attempt ended.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The key is held.
-    Acquired(LockGuard),
-    /// Another holds it.
-    Busy {
-        /// When the holder's lease will end unless it is renewed.
-        free_in: Duration,
-    },
-}
-
-async fn attempt_once<S: LeaseStore>(
-    background: &Arc<Background<S>>,
-    key: &Key,
-    waits: bool,
-) -> Result<Outcome> {
-    let pending = PendingClaim::new(background, key, waits)?;
-    let reply = background.bounded(background.store().acquire(pending.claim())).await;
-    conclude(background, pending, reply)
-}
-
-/// Makes a guard of a grant, and of anything else what it is; undoes whatever may have been left behind.
-fn conclude<S: LeaseStore>(
-    background: &Arc<Background<S>>,
-    pending: PendingClaim<S>,
-    reply: Result<AcquireReply>,
-) -> Result<Outcome> {
-    let timing = background.timing();
-    match reply {
-        Ok(AcquireReply::Granted { token, ttl }) => {
-            let validity = Validity::until(timing.deadline(pending.claim().started(), ttl));
-            let left = validity.remaining();
-            if left < timing.min_validity() {
-                return Err(too_late(left).with_key(pending.claim().key()));
-            }
-            let (guard, lease) = pending.held(token, |claim| Lease::new(claim, ttl, Arc::new(validity)));
-            background.renew_from_now_on(&lease);
-            Ok(Outcome::Acquired(guard))
-        }
-        Ok(AcquireReply::Busy { free_in, effect }) => {
-            if effect == Effect::None {
-                pending.settled();
-            }
-            Ok(Outcome::Busy { free_in })
-        }
-        Err(error) => {
-            let error = error.with_key(pending.claim().key());
-            if error.effect() == Effect::None {
-                pending.settled();
-            }
-            Err(error)
-        }
-    }
-}
-
-pub(crate) fn too_late(left: Duration) -> Error {
-    let message = format!("the answer came so late that {left:?} of the lease was left; it was given back");
-    Error::new(ErrorKind::Unavailable, message)
 }

@@ -15,11 +15,13 @@ mod retrying;
 
 mod any;
 
+mod attempt;
 pub mod backend;
 mod background;
 mod hold;
 mod leased;
 mod local_waiters;
+mod newtypes;
 mod queue_store;
 mod queued;
 mod session;

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::{self, Instant};
 
 use crate::{
-    Backoff, Capabilities, Key, LockGuard, Result, Retrying,
+    Capabilities, Key, LockGuard, Result, Waiting,
     backend::{Backend, WaitingBackend},
 };
 
@@ -79,20 +79,14 @@ impl<B: Backend> Locker<B> {
     ///
     /// Call it before the runtime ends if the guards dropped last should free their keys at once and not when
     /// their leases end. Guards that still live stay held and are renewed as before.
+    /// Those who wait for servers fail with [`Closed`](crate::ErrorKind::Closed); those in a queue of this process
+    /// (`lock-local`) are still served.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe, but new acquires stay refused.
     pub async fn close(&self) {
         self.backend.close().await;
-    }
-
-    /// Returns a locker that can wait, by trying again and again; clones and this one exclude each other.
-    ///
-    /// Read [`Retrying`] before: under contention the tries themselves eat the processor.
-    #[must_use]
-    pub fn retrying(&self, backoff: Backoff) -> Locker<Retrying<B>> {
-        Locker::new(Retrying::new(self.clone(), backoff))
     }
 }
 
@@ -130,6 +124,10 @@ impl<B: WaitingBackend> Locker<B> {
     /// As [`lock`](Self::lock).
     pub async fn try_lock_for(&self, key: &str, timeout: Duration) -> Result<Option<LockGuard>> {
         let key = Key::new(key)?;
+        // One that cannot wait says so at once, and not only when the key is busy.
+        if self.capabilities().waiting == Waiting::Never {
+            return self.backend.lock(key).await.map(Some);
+        }
         let start = Instant::now();
         if let Some(guard) = self.backend.try_lock(key.clone()).await? {
             return Ok(Some(guard));

@@ -1,20 +1,19 @@
 //! A backend made of sessions and queues: whoever is first in the queue of a key holds it.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use tokio::{runtime::Handle, time};
+use tokio::time;
 
 use crate::{
     Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, LossReason, Options, Result, Scope,
     TokenOrder, Waiting,
     backend::{
-        Backend, BootInstant, Claim, Effect, Entered, OwnerId, Position, QueueStore, Released, Renewal,
-        SharedAttempt, WaitingBackend, present_runtime,
+        Backend, BootInstant, Claim, Effect, Entered, Position, QueueStore, Released, Renewal, SharedAttempt,
+        Validity, WaitingBackend,
     },
     background::{Background, HoldStore, Lease},
     hold::PendingClaim,
@@ -35,7 +34,6 @@ pub struct Queued<Q: QueueStore> {
     background: Arc<Background<Queues<Q>>>,
     session: Arc<PresentSession<Q>>,
     opening: SharedAttempt<Weak<Lease<Session<Q>>>>,
-    runtime: Handle,
 }
 
 /// How many sessions may turn out to be over before an attempt fails.
@@ -44,15 +42,12 @@ const MOST_SESSIONS: usize = 3;
 /// The session in which entries are made now. It is kept by what renews it, and by the entries in it.
 type PresentSession<Q> = Mutex<Weak<Lease<Session<Q>>>>;
 
-/// The claims that may have an entry.
-struct Queues<Q: QueueStore> {
-    store: Arc<Q>,
-    entries: Mutex<HashMap<OwnerId, Arc<Entry<Q>>>>,
-}
+/// The store, as guards and the background task use it.
+struct Queues<Q>(Arc<Q>);
 
 /// A claim that has an entry.
 struct Standing<Q: QueueStore> {
-    entry: Arc<Entry<Q>>,
+    pending: PendingClaim<Queues<Q>>,
     token: FencingToken,
     position: Position,
 }
@@ -69,14 +64,9 @@ impl<Q: QueueStore> Queued<Q> {
     ///
     /// Cancel safe.
     pub async fn connect(store: Q, options: &Options) -> Result<Self> {
-        let (timing, runtime) = (options.check()?, present_runtime()?);
-        let queues = Queues { store: Arc::new(store), entries: Mutex::default() };
-        let queued = Self {
-            background: Background::start(queues, timing)?,
-            session: Arc::default(),
-            opening: SharedAttempt::new(runtime.clone()),
-            runtime,
-        };
+        let background = Background::start(Queues(Arc::new(store)), options.check()?)?;
+        let opening = SharedAttempt::new(background.runtime().clone());
+        let queued = Self { background, session: Arc::default(), opening };
         queued.open().await?;
         Ok(queued)
     }
@@ -84,7 +74,7 @@ impl<Q: QueueStore> Queued<Q> {
     /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &Q {
-        &self.background.store().store
+        &self.background.store().0
     }
 
     /// Finds a session that is certain, or opens one.
@@ -99,9 +89,8 @@ impl<Q: QueueStore> Queued<Q> {
     async fn open(&self) -> Result<Arc<Lease<Session<Q>>>> {
         let opened = self.opening.run(|| {
             let (background, present) = (Arc::clone(&self.background), Arc::clone(&self.session));
-            let runtime = self.runtime.clone();
             async move {
-                let store = Arc::clone(&background.store().store);
+                let (store, runtime) = (Arc::clone(&background.store().0), background.runtime().clone());
                 let session = Session::open(store, *background.timing(), runtime).await?;
                 background.renew_from_now_on(&session);
                 *locked(&present) = Arc::downgrade(&session);
@@ -115,53 +104,39 @@ impl<Q: QueueStore> Queued<Q> {
         })
     }
 
-    /// Takes an entry for `claim`; `None` if it does not wait and the key is busy.
-    async fn enter(&self, pending: PendingClaim<Queues<Q>>) -> Result<Attempt<Q>> {
-        let queues = self.background.store();
-        let mut sessions_over = 0;
-        loop {
-            let claim = pending.claim();
-            let session = match self.session().await {
-                Ok(session) => session,
-                Err(error) => {
-                    // Nothing was sent for the claim yet, or the session of what was sent is over.
-                    pending.settled();
-                    return Err(error);
-                }
-            };
-            let entry = Entry::new(session, claim);
+    /// Takes an entry for a claim of `key`; `None` if it does not wait and the key is busy.
+    async fn enter(&self, key: &Key, waits: bool) -> Result<Option<Standing<Q>>> {
+        let claim = self.background.claim(key, waits)?;
+        for _ in 0..MOST_SESSIONS {
+            let entry = Entry::new(self.session().await?, &claim);
             // From here on an undo has something to do.
-            queues.entries().insert(claim.owner(), Arc::clone(&entry));
-            let entering = queues.store.enter(entry.session.subject().inner(), claim);
-            let effect = match self.background.bounded(entering).await {
+            let pending = PendingClaim::new(&self.background, Arc::clone(&entry));
+            let entering = entry.store().enter(entry.session.subject().inner(), &claim);
+            let (effect, busy) = match self.background.bounded(entering).await {
                 Ok(Entered::Queued { entry: made, token, position }) => {
                     entry.set_made(made, position != Position::First);
-                    return Ok(Attempt::Entered(pending, Standing { entry, token, position }));
+                    return Ok(Some(Standing { pending, token, position }));
                 }
                 Ok(Entered::SessionOver) => {
                     entry.session.validity().end(LossReason::SessionEnded);
-                    queues.forget(claim);
-                    sessions_over += 1;
-                    if sessions_over < MOST_SESSIONS {
-                        continue;
-                    }
-                    let message = "each new session was over at once; do the servers agree with each other?";
-                    Err(Error::new(ErrorKind::Unavailable, message).without_effect())
+                    pending.settled().set_left();
+                    continue;
                 }
-                Ok(Entered::Busy(effect)) => Ok(effect),
-                Err(error) => Err(error),
+                Ok(Entered::Busy(effect)) => (effect, Ok(None)),
+                Err(error) => (error.effect(), Err(error)),
             };
-            if effect.as_ref().map_or_else(Error::effect, |effect| *effect) == Effect::None {
-                queues.forget(claim);
-                pending.settled();
+            if effect == Effect::None {
+                pending.settled().set_left();
             }
-            return effect.map(|_| Attempt::Busy);
+            return busy;
         }
+        let message = "each new session was over at once; do the servers agree with each other?";
+        Err(Error::new(ErrorKind::Unavailable, message).without_effect())
     }
 
     /// Waits until nobody is before the entry.
     async fn wait_for_turn(&self, standing: &mut Standing<Q>) -> Result<()> {
-        let Standing { entry, position, .. } = standing;
+        let (entry, position) = (standing.pending.held(), &mut standing.position);
         let made = entry.made().expect("who stands in a queue has an entry");
         let session = entry.session.subject().inner();
         while let Position::Behind(predecessor) = &*position {
@@ -189,9 +164,9 @@ impl<Q: QueueStore> Queued<Q> {
         Ok(())
     }
 
-    fn held(&self, pending: PendingClaim<Queues<Q>>, standing: Standing<Q>) -> Result<LockGuard> {
-        let Standing { entry, token, position } = standing;
-        if position != Position::First || !entry.validity.is_valid() || !entry.set_held() {
+    fn held(&self, standing: Standing<Q>) -> Result<LockGuard> {
+        let entry = standing.pending.held();
+        if standing.position != Position::First || !entry.validity.is_valid() || !entry.set_held() {
             let reason = entry.session.validity().reason().map_or_else(
                 || "somebody deleted the entry, or its waiter was not polled for long".to_owned(),
                 |reason| format!("of its session, {reason}"),
@@ -199,27 +174,22 @@ impl<Q: QueueStore> Queued<Q> {
             let message = format!("the entry in the queue was lost before the key was held: {reason}");
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
-        let validity = Arc::clone(&entry.validity);
-        Ok(pending.held(token, |claim| Lease::new(claim, Duration::MAX, validity)).0)
+        Ok(standing.pending.into_guard(standing.token))
     }
 
     async fn queue_up(&self, key: &Key) -> Result<LockGuard> {
         let mut had_entry = None;
         loop {
-            let pending = PendingClaim::new(&self.background, key, true)?;
-            let error = match self.enter(pending).await {
-                Ok(Attempt::Entered(pending, mut standing)) => {
-                    let held = match self.wait_for_turn(&mut standing).await {
-                        Ok(()) => self.held(pending, standing),
-                        Err(error) => Err(error),
-                    };
+            let error = match self.enter(key, true).await {
+                Ok(Some(mut standing)) => {
+                    let waited = self.wait_for_turn(&mut standing).await;
                     had_entry = Some(BootInstant::now());
-                    match held {
+                    match waited.and_then(|()| self.held(standing)) {
                         Ok(guard) => return Ok(guard),
                         Err(error) => error,
                     }
                 }
-                Ok(Attempt::Busy) => {
+                Ok(None) => {
                     let message = "the servers refused a claim that waits";
                     return Err(Error::new(ErrorKind::Unexpected, message));
                 }
@@ -240,25 +210,15 @@ impl<Q: QueueStore> Queued<Q> {
     }
 }
 
-/// How a claim that entered a queue fared.
-enum Attempt<Q: QueueStore> {
-    Entered(PendingClaim<Queues<Q>>, Standing<Q>),
-    Busy,
-}
-
 impl<Q: QueueStore> Backend for Queued<Q> {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(Scope::Servers, Waiting::Fifo, TokenOrder::Cluster)
     }
 
     async fn try_lock(&self, key: Key) -> Result<Option<LockGuard>> {
-        let pending = PendingClaim::new(&self.background, &key, false)?;
-        let attempt = self.enter(pending).await.map_err(|error| error.with_key(&key))?;
-        match attempt {
-            Attempt::Entered(pending, standing) => self.held(pending, standing).map(Some),
-            Attempt::Busy => Ok(None),
-        }
-        .map_err(|error| error.with_key(&key))
+        let entered = self.enter(&key, false).await;
+        let held = entered.and_then(|standing| standing.map(|standing| self.held(standing)).transpose());
+        held.map_err(|error| error.with_key(&key))
     }
 
     async fn close(&self) {
@@ -290,70 +250,59 @@ impl<Q: QueueStore> fmt::Debug for Queued<Q> {
 }
 
 impl<Q: QueueStore> Queues<Q> {
-    fn entries(&self) -> MutexGuard<'_, HashMap<OwnerId, Arc<Entry<Q>>>> {
-        locked(&self.entries)
-    }
-
-    fn entry(&self, claim: &Claim) -> Option<Arc<Entry<Q>>> {
-        self.entries().get(&claim.owner()).cloned()
-    }
-
-    fn forget(&self, claim: &Claim) {
-        let entry = self.entries().remove(&claim.owner());
-        if let Some(entry) = entry {
-            entry.set_left();
-        }
-    }
-
-    async fn leave(&self, claim: &Claim, entry: &Entry<Q>) -> Result<Released> {
-        let released = self.store.leave(entry.session.subject().inner(), claim, entry.made()).await?;
-        self.forget(claim);
+    async fn leave(&self, entry: &Entry<Q>) -> Result<Released> {
+        let session = entry.session.subject().inner();
+        let released = self.0.leave(session, &entry.claim, entry.made()).await?;
+        entry.set_left();
         Ok(released)
     }
 }
 
 impl<Q: QueueStore> HoldStore for Queues<Q> {
     type Renewed = Session<Q>;
+    type Held = Arc<Entry<Q>>;
 
     const LOSS: LossReason = LossReason::SessionEnded;
 
+    fn claim(entry: &Arc<Entry<Q>>) -> &Claim {
+        &entry.claim
+    }
+
+    fn validity(entry: &Arc<Entry<Q>>) -> &Validity {
+        &entry.validity
+    }
+
+    fn own_lease(_: &Arc<Entry<Q>>) -> Option<&Lease<Session<Q>>> {
+        None
+    }
+
     async fn renew(&self, session: &Session<Q>) -> Result<Renewal> {
-        self.store.keep_alive(session.inner()).await
+        self.0.keep_alive(session.inner()).await
     }
 
-    async fn release(&self, claim: &Claim) -> Result<Released> {
-        match self.entry(claim) {
-            Some(entry) => self.leave(claim, &entry).await,
-            None => Ok(Released::NotOwner),
-        }
+    async fn release(&self, entry: &Arc<Entry<Q>>) -> Result<Released> {
+        self.leave(entry).await
     }
 
-    async fn undo(&self, claim: &Claim) -> Result<()> {
-        let Some(entry) = self.entry(claim) else { return Ok(()) };
+    async fn undo(&self, entry: &Arc<Entry<Q>>) -> Result<()> {
         if entry.session.validity().is_valid() {
-            return self.leave(claim, &entry).await.map(drop);
+            return self.leave(entry).await.map(drop);
         }
         // The servers end the session by themselves, and with it the entry: once it is over, one try is enough.
         let limit = entry.session.subject().request_timeout() / 2;
-        if !matches!(time::timeout(limit, self.leave(claim, &entry)).await, Ok(Ok(_))) {
-            self.forget(claim);
-        }
+        let _ = time::timeout(limit, self.leave(entry)).await;
+        entry.set_left();
         Ok(())
     }
 
     /// Repeats an undo for as long as the session lives.
-    fn undo_limit(&self, _: &Claim) -> Duration {
+    fn undo_limit(_: &Arc<Entry<Q>>) -> Duration {
         Duration::MAX
     }
 
-    async fn verify(&self, claim: &Claim) -> Result<bool> {
-        match self.entry(claim) {
-            Some(entry) => match entry.made() {
-                Some(made) => self.store.verify(entry.session.subject().inner(), made).await,
-                None => Ok(false),
-            },
-            None => Ok(false),
-        }
+    async fn verify(&self, entry: &Arc<Entry<Q>>) -> Result<bool> {
+        let made = entry.made().expect("a hold has an entry");
+        self.0.verify(entry.session.subject().inner(), made).await
     }
 }
 

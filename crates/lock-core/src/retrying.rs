@@ -63,9 +63,13 @@ impl Backoff {
     }
 }
 
-impl<B: Backend> Retrying<B> {
-    pub(crate) fn new(tries: Locker<B>, backoff: Backoff) -> Self {
-        Self { tries, backoff }
+impl<B: Backend> Locker<B> {
+    /// Returns a locker that can wait, by trying again and again; clones and this one exclude each other.
+    ///
+    /// Read [`Retrying`] before: under contention the tries themselves eat the processor.
+    #[must_use]
+    pub fn retrying(&self, backoff: Backoff) -> Locker<Retrying<B>> {
+        Locker::new(Retrying { tries: self.clone(), backoff })
     }
 }
 

@@ -30,7 +30,7 @@ const SHORT_HOLD: Duration = Duration::from_millis(100);
 /// A session that is kept alive, with all that rests on it. Dropped with the last of its users, it is closed.
 pub(crate) struct Session<Q: QueueStore> {
     store: Arc<Q>,
-    inner: Option<Q::Session>,
+    inner: Arc<Q::Session>,
     runtime: Handle,
     request_timeout: Duration,
     unwatched: Arc<Unwatched<Q>>,
@@ -39,8 +39,8 @@ pub(crate) struct Session<Q: QueueStore> {
 /// The entry of one claim, from before it is asked for until it is known to be gone.
 pub(crate) struct Entry<Q: QueueStore> {
     pub(crate) session: Arc<Lease<Session<Q>>>,
-    pub(crate) validity: Arc<Validity>,
-    claim: Claim,
+    pub(crate) claim: Claim,
+    pub(crate) validity: Validity,
     made: SetOnce<Q::Entry>,
     left: Notify,
     progress: Mutex<Progress>,
@@ -70,7 +70,7 @@ impl<Q: QueueStore> Session<Q> {
         let (unwatched, over) = (Arc::<Unwatched<Q>>::default(), store.over(&inner));
         let session = Self {
             store,
-            inner: Some(inner),
+            inner: Arc::new(inner),
             runtime: runtime.clone(),
             request_timeout: timing.request_timeout(),
             unwatched: Arc::clone(&unwatched),
@@ -86,15 +86,14 @@ impl<Q: QueueStore> Session<Q> {
     }
 
     pub(crate) fn inner(&self) -> &Q::Session {
-        self.inner.as_ref().expect("only the drop takes it")
+        &self.inner
     }
 }
 
 impl<Q: QueueStore> Drop for Session<Q> {
     fn drop(&mut self) {
         self.unwatched.end();
-        let (store, limit) = (Arc::clone(&self.store), self.request_timeout);
-        let inner = self.inner.take().expect("only the drop takes it");
+        let (store, inner, limit) = (Arc::clone(&self.store), Arc::clone(&self.inner), self.request_timeout);
         self.runtime.spawn(async move { time::timeout(limit, store.close(&inner)).await });
     }
 }
@@ -108,7 +107,7 @@ impl<Q: QueueStore> fmt::Debug for Session<Q> {
 impl<Q: QueueStore> Entry<Q> {
     /// Makes the entry of a claim that is about to be sent, and has it watched if it is there in a while.
     pub(crate) fn new(session: Arc<Lease<Session<Q>>>, claim: &Claim) -> Arc<Self> {
-        let validity = Arc::new(Validity::within(Arc::clone(session.validity())));
+        let validity = Validity::within(Arc::clone(session.validity()));
         let entry = Arc::new(Self {
             session,
             validity,

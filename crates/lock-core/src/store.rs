@@ -5,8 +5,8 @@ use std::{fmt, future::Future, time::Duration};
 use rand::{TryRng, rngs::SysRng};
 
 use crate::{
-    Capabilities, FencingToken, Key, LockGuard, Result,
-    backend::{Acquirer, BootInstant},
+    Capabilities, FencingToken, Key, Result,
+    backend::{BootInstant, Effect},
 };
 
 /// The servers behind a lock, seen as a keeper of leases. [`Leased`](crate::backend::Leased) makes a backend of it.
@@ -47,7 +47,7 @@ use crate::{
 /// }
 /// ```
 pub trait LeaseStore: Send + Sync + 'static {
-    /// See [`Backend::capabilities`](crate::backend::Backend::capabilities).
+    /// Returns what it can do and what it promises.
     fn capabilities(&self) -> Capabilities;
 
     /// Makes `claim` the holder of its key if nobody is.
@@ -67,14 +67,6 @@ pub trait LeaseStore: Send + Sync + 'static {
 
     /// Returns whether `claim` holds its key, by an answer that is not older than the call.
     fn verify(&self, claim: &Claim) -> impl Future<Output = Result<bool>> + Send;
-}
-
-/// A store whose keys can be waited for.
-pub trait WaitingStore: LeaseStore {
-    /// Acquires the key of `attempts`, waiting while another holds it; each try is one of `attempts`.
-    fn lock(&self, acquirer: &Acquirer<'_, Self>) -> impl Future<Output = Result<LockGuard>> + Send
-    where
-        Self: Sized;
 }
 
 /// One attempt to hold a key: the key, and an owner id that no other attempt has or will have.
@@ -147,23 +139,6 @@ impl fmt::Display for OwnerId {
 impl fmt::Debug for OwnerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OwnerId({self})")
-    }
-}
-
-/// Whether a request changed anything on any server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// It certainly changed nothing, and never will.
-    None,
-    /// It changed something, or may have, or still may when it arrives.
-    Possible,
-}
-
-impl Effect {
-    /// Returns [`None`](Self::None) if both certainly changed nothing.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        if self == Self::None { other } else { self }
     }
 }
 

@@ -1,14 +1,24 @@
 //! Waiting for a key whose server can tell of its release.
 
-use std::{future::Future, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use tokio::time;
 
 use crate::{
-    LockGuard, Result,
-    backend::{Acquirer, BootInstant, LeaseStore, Outcome},
+    Key, LockGuard, Result,
+    attempt::attempt_once,
+    backend::{BootInstant, LeaseStore, Outcome},
+    background::Background,
 };
+
+/// A store whose keys can be waited for.
+pub trait WaitingStore: LeaseStore {
+    /// Acquires the key of `acquirer`, waiting while another holds it; each try is one of `acquirer`.
+    fn lock(&self, acquirer: &Acquirer<'_, Self>) -> impl Future<Output = Result<LockGuard>> + Send
+    where
+        Self: Sized;
+}
 
 /// Tells one waiter that a key may be free.
 pub trait ReleaseListener: Send {
@@ -19,7 +29,46 @@ pub trait ReleaseListener: Send {
     fn released(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-impl<S: LeaseStore> Acquirer<'_, S> {
+/// The way in which a [`WaitingStore`] tries for one key.
+pub struct Acquirer<'a, S: LeaseStore> {
+    background: &'a Arc<Background<S>>,
+    key: Key,
+    /// Told by a try that was just refused.
+    free_in: Option<Duration>,
+}
+
+impl<'a, S: LeaseStore> Acquirer<'a, S> {
+    pub(crate) fn new(background: &'a Arc<Background<S>>, key: Key, free_in: Option<Duration>) -> Self {
+        Self { background, key, free_in }
+    }
+
+    /// Returns the key to acquire.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Tries once, with a fresh owner id, and announces to the store that a refused claimant will wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Locker::try_lock`](crate::Locker::try_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what a dropped attempt left is undone in the background.
+    pub async fn once(&self) -> Result<Outcome> {
+        attempt_once(self.background, &self.key, true).await
+    }
+
+    /// Tries once, unless a try was refused just before this acquirer was made.
+    async fn first(&self) -> Result<Outcome> {
+        match self.free_in {
+            Some(free_in) => Ok(Outcome::Busy { free_in }),
+            None => self.once().await,
+        }
+    }
+
     /// Tries, listens, looks once more, and then waits to be told or for the end of the holder's lease, again and again
     /// until the key is held.
     ///
@@ -40,9 +89,9 @@ impl<S: LeaseStore> Acquirer<'_, S> {
             Outcome::Acquired(guard) => return Ok(guard),
             Outcome::Busy { free_in } => free_in,
         };
-        let mut last_answer = BootInstant::now();
+        let (ttl, mut last_answer) = (self.background.timing().ttl(), BootInstant::now());
         loop {
-            if let Err(error) = self.bounded(listener.listen()).await {
+            if let Err(error) = self.background.bounded(listener.listen()).await {
                 tracing::debug!(key = ?self.key(), %error, "no notice of a release can be had; the lease is awaited");
             }
             match self.once().await {
@@ -52,18 +101,24 @@ impl<S: LeaseStore> Acquirer<'_, S> {
                     last_answer = BootInstant::now();
                 }
                 Err(error) => {
-                    if !error.is_transient() || BootInstant::now().since(last_answer) > self.ttl() {
+                    if !error.is_transient() || BootInstant::now().since(last_answer) > ttl {
                         return Err(error);
                     }
-                    next_look = next_look.min(self.ttl() / 10);
+                    next_look = next_look.min(ttl / 10);
                 }
             }
-            let _ = time::timeout(just_after(next_look.min(self.ttl())), listener.released()).await;
+            let _ = time::timeout(just_after(next_look.min(ttl)), listener.released()).await;
         }
     }
 }
 
-/// A moment later, so that the lease has ended at the server too, and a random one, so that not all look at once.
+impl<S: LeaseStore> fmt::Debug for Acquirer<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acquirer").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// Returns a moment later, when the lease has ended at the server too, and a random one, so that not all look at once.
 fn just_after(time: Duration) -> Duration {
     let moment = Duration::from_millis(2) + time.mul_f64(0.05).min(Duration::from_millis(100));
     time.saturating_add(moment.mul_f64(rand::rng().random_range(0.5..=1.0)))

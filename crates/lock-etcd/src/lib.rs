@@ -8,22 +8,23 @@ mod store;
 mod target;
 mod watches;
 
-use std::{fmt, ops::Deref};
-
 pub use etcd_client;
 pub use lock_core::{
-    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
-    Result,
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
+    LossReason, Options, Result,
 };
 
-pub use crate::{store::EtcdStore, target::Target};
+pub use crate::{
+    store::{EtcdStore, QueueEntry},
+    target::Target,
+};
 
 use lock_core::backend::Queued;
 
 /// Locks on etcd. Cheap to clone; clones share everything: one connection, one session.
 ///
 /// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct EtcdLocker(Locker<Queued<EtcdStore>>);
 
 impl EtcdLocker {
@@ -85,34 +86,4 @@ impl EtcdLocker {
     }
 }
 
-/// One entry in the queue of a key. The first is the holder's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct QueueEntry {
-    /// The random id of the attempt that made it.
-    pub owner: String,
-    /// The token of its hold, or of the hold that it will have.
-    pub fencing_token: FencingToken,
-    /// The etcd lease of its session, which all locks of one locker share.
-    pub lease: i64,
-}
-
-impl Deref for EtcdLocker {
-    type Target = Locker<Queued<EtcdStore>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl From<EtcdLocker> for AnyLocker {
-    fn from(locker: EtcdLocker) -> Self {
-        Self::new(locker.0)
-    }
-}
-
-impl fmt::Debug for EtcdLocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EtcdLocker").field(&self.0).finish()
-    }
-}
+lock_core::deref_to_locker!(EtcdLocker, Queued<EtcdStore>, new);

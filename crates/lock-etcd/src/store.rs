@@ -20,7 +20,6 @@ use lock_core::{
 use tokio::{runtime::Handle, time};
 
 use crate::{
-    QueueEntry,
     failure::Failure,
     names::Prefix,
     requests::{self, EnterReply},
@@ -50,11 +49,24 @@ pub struct Session {
 }
 
 /// A key in a queue, and the revision at which it was made.
+#[derive(Debug)]
 pub struct Entry {
     name: String,
     created: i64,
     /// That of copies of the request for it, which may still arrive.
     copies: Effect,
+}
+
+/// One entry in the queue of a key. The first is the holder's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueEntry {
+    /// The random id of the attempt that made it.
+    pub owner: String,
+    /// The token of its hold, or of the hold that it will have.
+    pub fencing_token: FencingToken,
+    /// The etcd lease of its session, which all locks of one locker share.
+    pub lease: i64,
 }
 
 impl EtcdStore {
@@ -293,11 +305,5 @@ impl fmt::Debug for EtcdStore {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("lease", &self.lease).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("name", &self.name).field("created", &self.created).finish()
     }
 }

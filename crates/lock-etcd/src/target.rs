@@ -69,6 +69,10 @@ impl Target {
     }
 }
 
+fn of_list(endpoints: &str) -> Result<Target> {
+    Target::new(endpoints.split(','))
+}
+
 fn not_an_endpoint(problem: &str) -> Error {
     let message = format!("{problem}; write host:port, http://host:port, or https://host:port for TLS");
     Error::new(ErrorKind::InvalidInput, message).without_effect()
@@ -96,29 +100,7 @@ fn check(endpoint: &str) -> Result<String> {
     Ok(if scheme.is_empty() { address.to_owned() } else { format!("{scheme}://{address}") })
 }
 
-impl TryFrom<&str> for Target {
-    type Error = Error;
-
-    fn try_from(endpoints: &str) -> Result<Self> {
-        Self::new(endpoints.split(','))
-    }
-}
-
-impl TryFrom<String> for Target {
-    type Error = Error;
-
-    fn try_from(endpoints: String) -> Result<Self> {
-        endpoints.as_str().try_into()
-    }
-}
-
-impl TryFrom<&String> for Target {
-    type Error = Error;
-
-    fn try_from(endpoints: &String) -> Result<Self> {
-        endpoints.as_str().try_into()
-    }
-}
+lock_core::target_from_text!(Target, of_list);
 
 impl<S: AsRef<str>> TryFrom<&[S]> for Target {
     type Error = Error;

@@ -1,8 +1,8 @@
 //! What users call.
 
-use std::{ops::Deref, time::Duration};
+use std::time::Duration;
 
-use lock_core::{AnyLocker, Key, LockGuard, Locker, Result};
+use lock_core::{Key, LockGuard, Locker, Result};
 
 use crate::{LocalBackend, blocking::block_on};
 
@@ -41,7 +41,7 @@ impl LocalLocker {
         Self::default()
     }
 
-    /// [`try_lock`](Locker::try_lock) for code outside async. It never blocks, so async code may call it too.
+    /// Tries as [`try_lock`](Locker::try_lock) does, for code outside async. It never blocks, so async code may call it too.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl LocalLocker {
         self.backend().try_now(Key::new(key)?)
     }
 
-    /// [`lock`](Locker::lock) for code outside async: blocks the thread until the key is free.
+    /// Waits as [`lock`](Locker::lock) does, for code outside async: blocks the thread until the key is free.
     ///
     /// Do not call it in async code. A blocked thread runs no other task, and the task that holds the key may be
     /// one of those.
@@ -78,7 +78,8 @@ impl LocalLocker {
         block_on(self.lock(key), None).expect("without a timeout the wait ends with a result")
     }
 
-    /// [`try_lock_for`](Locker::try_lock_for) for code outside async: blocks the thread for at most `timeout`.
+    /// Waits as [`try_lock_for`](Locker::try_lock_for) does, for code outside async: blocks the thread for at most
+    /// `timeout`.
     ///
     /// `None` means that others held the key all the time. Do not call it in async code, as
     /// [`blocking_lock`](Self::blocking_lock).
@@ -97,16 +98,4 @@ impl LocalLocker {
     }
 }
 
-impl Deref for LocalLocker {
-    type Target = Locker<LocalBackend>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl From<LocalLocker> for AnyLocker {
-    fn from(locker: LocalLocker) -> Self {
-        Self::new(locker.0)
-    }
-}
+lock_core::deref_to_locker!(LocalLocker, LocalBackend, new);

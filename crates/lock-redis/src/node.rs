@@ -44,7 +44,7 @@ struct Shared {
 
 /// What happens over each new connection before anything else does. If it fails, the connection is not used.
 pub trait Handshake: Send + Sync {
-    /// `told` is what the server said of itself, if it may.
+    /// Settles what there is to settle; `told` is what the server said of itself, if it may.
     fn run<'a>(&'a self, connection: &'a Connection, told: Option<&'a str>) -> BoxFuture<'a, Result<()>>;
 }
 

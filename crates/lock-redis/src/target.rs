@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lock_core::{Error, Result};
+use lock_core::Result;
 use redis::{Client, IntoConnectionInfo, aio::PubSub, io::tcp::TcpSettings};
 
 use crate::{connection::Connection, failure};
@@ -197,29 +197,7 @@ impl From<Client> for Target {
     }
 }
 
-impl TryFrom<&str> for Target {
-    type Error = Error;
-
-    fn try_from(url: &str) -> Result<Self> {
-        Self::url(url)
-    }
-}
-
-impl TryFrom<&String> for Target {
-    type Error = Error;
-
-    fn try_from(url: &String) -> Result<Self> {
-        Self::url(url)
-    }
-}
-
-impl TryFrom<String> for Target {
-    type Error = Error;
-
-    fn try_from(url: String) -> Result<Self> {
-        Self::url(&url)
-    }
-}
+lock_core::target_from_text!(Target, Self::url);
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,11 +12,9 @@ mod store;
 mod voter;
 mod votes;
 
-use std::{fmt, ops::Deref};
-
 pub use lock_core::{
-    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
-    Result,
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
+    LossReason, Options, Result,
 };
 pub use lock_redis::Target;
 pub use redis;
@@ -28,7 +26,7 @@ use lock_core::backend::Leased;
 /// Locks on a majority of independent Redis servers. Cheap to clone; clones share everything, connections too.
 ///
 /// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RedlockLocker(Locker<Leased<RedlockStore>>);
 
 impl RedlockLocker {
@@ -88,22 +86,4 @@ impl RedlockLocker {
     }
 }
 
-impl Deref for RedlockLocker {
-    type Target = Locker<Leased<RedlockStore>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl From<RedlockLocker> for AnyLocker {
-    fn from(locker: RedlockLocker) -> Self {
-        Self::new(locker.0)
-    }
-}
-
-impl fmt::Debug for RedlockLocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedlockLocker").field(&self.0).finish()
-    }
-}
+lock_core::deref_to_locker!(RedlockLocker, Leased<RedlockStore>, new);

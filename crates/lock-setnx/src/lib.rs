@@ -2,22 +2,20 @@
 
 mod store;
 
-use std::{fmt, ops::Deref, time::Duration};
-
 pub use lock_core::{
-    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
-    Result,
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
+    LossReason, Options, Result,
 };
 pub use lock_redis::{Target, redis};
 
-pub use crate::store::SetnxStore;
+pub use crate::store::{Holder, SetnxStore};
 
 use lock_core::backend::Leased;
 
 /// Locks on one Redis. Cheap to clone; clones share everything, connections too.
 ///
 /// It dereferences to [`Locker`], which has `try_lock`, `lock`, `try_lock_for` and `close`.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SetnxLocker(Locker<Leased<SetnxStore>>);
 
 impl SetnxLocker {
@@ -87,40 +85,4 @@ impl SetnxLocker {
     }
 }
 
-/// Who holds a key, as the server knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Holder {
-    /// The random id of the attempt that acquired it.
-    pub owner: String,
-    /// The token of the hold.
-    pub fencing_token: FencingToken,
-    /// When the lease ends unless it is renewed; `Duration::MAX` if somebody has taken its end away.
-    pub free_in: Duration,
-}
-
-impl Deref for SetnxLocker {
-    type Target = Locker<Leased<SetnxStore>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl From<SetnxLocker> for AnyLocker {
-    fn from(locker: SetnxLocker) -> Self {
-        Self::new(locker.0)
-    }
-}
-
-impl fmt::Debug for SetnxLocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SetnxLocker").field(&self.0).finish()
-    }
-}
-
-impl fmt::Debug for SetnxStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SetnxStore").finish_non_exhaustive()
-    }
-}
+lock_core::deref_to_locker!(SetnxLocker, Leased<SetnxStore>, new);

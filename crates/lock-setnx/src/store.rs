@@ -2,12 +2,14 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use lock_core::{
-    Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Result, Scope, TokenOrder, Waiting,
+    Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Options, Result, Scope, TokenOrder,
+    Waiting,
     backend::{
         AcquireReply, Acquirer, BootInstant, Claim, Effect, LeaseStore, OwnerId, Released, Renewal,
         WaitingStore, present_runtime,
@@ -15,8 +17,6 @@ use lock_core::{
 };
 use lock_redis::{Answer, INSPECT, Names, Node, Notices, Prefix, RELEASE, RENEW, Script, Target, redis};
 use parking_lot::Mutex;
-
-use crate::{Holder, Options};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/acquire.lua")));
 static UNDO: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/undo.lua")));
@@ -34,6 +34,18 @@ pub struct SetnxStore {
     notices: Notices,
     /// The claims of which a copy may still arrive: sent and not answered yet, or sent more than once.
     copies: Mutex<HashMap<OwnerId, BootInstant>>,
+}
+
+/// Who holds a key, as the server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The random id of the attempt that acquired it.
+    pub owner: String,
+    /// The token of the hold.
+    pub fencing_token: FencingToken,
+    /// When the lease ends unless it is renewed; `Duration::MAX` if somebody has taken its end away.
+    pub free_in: Duration,
 }
 
 impl SetnxStore {
@@ -175,4 +187,10 @@ impl WaitingStore for SetnxStore {
 /// A time to live as Redis tells it; none if the key has none, because somebody took it away.
 fn milliseconds(told: i64) -> Option<Duration> {
     u64::try_from(told).ok().map(Duration::from_millis)
+}
+
+impl fmt::Debug for SetnxStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetnxStore").finish_non_exhaustive()
+    }
 }

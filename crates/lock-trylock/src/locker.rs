@@ -1,14 +1,13 @@
 //! What users call.
 
-use std::ops::Deref;
-
-use lock_core::{AnyLocker, Key, LockGuard, Locker, Result};
+use lock_core::{Key, LockGuard, Locker, Result};
 
 use crate::TryBackend;
 
 /// Tries to acquire locks by name in this process. Cheap to clone; clones share everything, two lockers share nothing.
 ///
-/// Async code uses the methods of [`Locker`], to which this dereferences.
+/// Async code uses the methods of [`Locker`], to which this dereferences. Made an [`AnyLocker`](lock_core::AnyLocker),
+/// its `lock` and `try_lock_for` fail with [`Unsupported`](lock_core::ErrorKind::Unsupported).
 ///
 /// # Examples
 ///
@@ -32,7 +31,7 @@ impl TryLocker {
         Self::default()
     }
 
-    /// [`try_lock`](Locker::try_lock) for code outside async. It never blocks, so async code may call it too.
+    /// Tries as [`try_lock`](Locker::try_lock) does, for code outside async. It never blocks, so async code may call it too.
     ///
     /// # Errors
     ///
@@ -49,17 +48,4 @@ impl TryLocker {
     }
 }
 
-impl Deref for TryLocker {
-    type Target = Locker<TryBackend>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-/// `lock` and `try_lock_for` of the result fail with [`Unsupported`](lock_core::ErrorKind::Unsupported).
-impl From<TryLocker> for AnyLocker {
-    fn from(locker: TryLocker) -> Self {
-        Self::try_only(locker.0)
-    }
-}
+lock_core::deref_to_locker!(TryLocker, TryBackend, try_only);

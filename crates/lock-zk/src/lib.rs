@@ -11,11 +11,9 @@ mod target;
 #[cfg(feature = "tls")]
 mod tls;
 
-use std::{fmt, ops::Deref};
-
 pub use lock_core::{
-    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Options,
-    Result,
+    self, AnyLocker, Backoff, Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Locker,
+    LossReason, Options, Result,
 };
 
 #[cfg(feature = "tls")]
@@ -44,7 +42,7 @@ use lock_core::backend::Queued;
 /// }
 /// # Ok(()) }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ZkLocker(Locker<Queued<ZkStore>>);
 
 impl ZkLocker {
@@ -91,28 +89,4 @@ impl ZkLocker {
     }
 }
 
-impl Deref for ZkLocker {
-    type Target = Locker<Queued<ZkStore>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl From<ZkLocker> for AnyLocker {
-    fn from(locker: ZkLocker) -> Self {
-        Self::new(locker.0)
-    }
-}
-
-impl fmt::Debug for ZkLocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ZkLocker").field(&self.0).finish()
-    }
-}
-
-impl fmt::Debug for ZkStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ZkStore").finish_non_exhaustive()
-    }
-}
+lock_core::deref_to_locker!(ZkLocker, Queued<ZkStore>, new);

@@ -1,6 +1,6 @@
 //! The requests of the lock: to enter a queue, to wait for the node before one's own, and to leave.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{fmt, future::pending, sync::Arc, time::Duration};
 
 use lock_core::{
     Error, ErrorKind, FencingToken, Options, Result,
@@ -257,5 +257,11 @@ impl QueueStore for ZkStore {
             Err(MultiWriteError::OperationFailed { source: ZkError::NoNode, .. }) => Ok(false),
             Err(error) => Err(self.failed(error.into())),
         }
+    }
+}
+
+impl fmt::Debug for ZkStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ZkStore").finish_non_exhaustive()
     }
 }

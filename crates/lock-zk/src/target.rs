@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lock_core::{Error, Result};
+use lock_core::Result;
 
 use crate::failure;
 
@@ -66,7 +66,7 @@ impl Target {
         self
     }
 
-    /// Who may use the nodes, as ZooKeeper's command line writes it: `world:anyone:r,auth::cdrw`.
+    /// Sets who may use the nodes, as ZooKeeper's command line writes it: `world:anyone:r,auth::cdrw`.
     ///
     /// A locker needs `c`, `d` and `r` for itself. Without this, everybody may do everything, or the user who logged
     /// in.
@@ -123,29 +123,7 @@ fn check_server(server: &str) -> std::result::Result<(), &'static str> {
     }
 }
 
-impl TryFrom<&str> for Target {
-    type Error = Error;
-
-    fn try_from(servers: &str) -> Result<Self> {
-        Self::new(servers)
-    }
-}
-
-impl TryFrom<&String> for Target {
-    type Error = Error;
-
-    fn try_from(servers: &String) -> Result<Self> {
-        Self::new(servers)
-    }
-}
-
-impl TryFrom<String> for Target {
-    type Error = Error;
-
-    fn try_from(servers: String) -> Result<Self> {
-        Self::new(&servers)
-    }
-}
+lock_core::target_from_text!(Target, Self::new);
 
 /// Shows who logs in by which scheme, and no credentials.
 impl fmt::Debug for Target {

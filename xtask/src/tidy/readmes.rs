@@ -18,7 +18,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
 }
 
 /// A manifest that is no TOML is reported elsewhere.
-fn is_published(tree: &Tree, name: &str) -> bool {
+pub(super) fn is_published(tree: &Tree, name: &str) -> bool {
     let manifest = tree.find(&format!("crates/{name}/Cargo.toml"));
     let manifest = manifest.and_then(|file| file.text.parse::<Table>().ok());
     manifest.is_some_and(|manifest| {
