@@ -41,7 +41,8 @@ impl LocalLocker {
         Self::default()
     }
 
-    /// Tries as [`try_lock`](Locker::try_lock) does, for code outside async. It never blocks, so async code may call it too.
+    /// Tries as [`try_lock`](Locker::try_lock) does, for code outside async. It never blocks, so async
+    /// code may call it too.
     ///
     /// # Errors
     ///

@@ -31,7 +31,8 @@ impl TryLocker {
         Self::default()
     }
 
-    /// Tries as [`try_lock`](Locker::try_lock) does, for code outside async. It never blocks, so async code may call it too.
+    /// Tries as [`try_lock`](Locker::try_lock) does, for code outside async. It never blocks, so async
+    /// code may call it too.
     ///
     /// # Errors
     ///
