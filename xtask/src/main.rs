@@ -3,6 +3,7 @@
 mod cluster;
 mod conformance;
 mod docker;
+mod faults;
 mod features;
 mod setup;
 mod test_all;
@@ -33,6 +34,10 @@ enum Command {
     TestAll(test_all::Args),
     /// Hold the backends to their promises and show the result as a table
     Conformance(conformance::Args),
+    /// Break servers, networks, clocks and processes under the locks, and check what they promised meanwhile
+    Faults(faults::Args),
+    /// Break several things at once, over many clients and locks, for some time
+    Soak(faults::Soak),
     /// Leave servers running for your own experiments, ask about them, stop them
     Cluster(cluster::Args),
     /// The same servers in containers: the compose file, and the images
@@ -50,6 +55,8 @@ fn main() -> ExitCode {
         Command::Tutorial(args) => tutorial::run(&args),
         Command::TestAll(args) => test_all::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Faults(args) => faults::run(&args),
+        Command::Soak(args) => faults::soak(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Docker(args) => docker::run(&args),
         Command::Tidy => tidy::run(),

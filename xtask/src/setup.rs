@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 use duct::cmd;
 use test_cluster::tools;
 
-use self::needs::Look;
-pub(crate) use self::needs::{ALL, ETCD, JAVA, Need, PROTOC, REDIS, ZOOKEEPER};
+pub(crate) use self::needs::{ALL, ETCD, JAVA, Need, PROTOC, REDIS, STRACE, ZOOKEEPER};
+use self::needs::{KNOWN, Look};
 use crate::{
     progress::{Progress, tail},
     workspace,
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Gets what is missing of `needs`.
 pub(crate) fn ensure(needs: &[&Need], consent: &Consent) -> Result<()> {
     let mut missing = Vec::new();
-    for need in ALL.iter().filter(|need| needs.iter().any(|wanted| wanted.what == need.what)) {
+    for need in KNOWN.iter().filter(|need| needs.iter().any(|wanted| wanted.what == need.what)) {
         match (need.look)() {
             Look::Found(found) => println!("{}: {found}", need.what),
             Look::Broken(error) => return Err(error.context(format!("{} does not run", need.what))),

@@ -124,6 +124,12 @@ impl Proxy {
         self.shared.update(|state| state.refuse = refuse);
     }
 
+    /// Lets nothing reach the client any more over connections that are open now, as if they were alive and nothing
+    /// happened. Later ones are not touched. Returns how many there were.
+    pub fn silence(&self) -> usize {
+        self.shared.silence()
+    }
+
     /// Leads new connections to `target`. Open ones are not touched.
     pub fn retarget(&self, target: SocketAddr) {
         self.shared.update(|state| state.target = target);

@@ -5,13 +5,13 @@ mod config;
 mod sentinel;
 mod startup;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
     ports::loopback,
-    process::Watched,
+    process::{DATA, Watched},
     resp::{Connection, Value},
     tools::Version,
 };
@@ -87,6 +87,11 @@ impl Redis {
     /// Returns all that the server has logged since its first start.
     pub fn log(&self) -> String {
         self.server.log()
+    }
+
+    /// Returns the directory in which it keeps its data.
+    pub fn data(&self) -> PathBuf {
+        self.server.directory().join(DATA)
     }
 
     /// Kills the server by SIGKILL, also a paused one. When this returns the process is gone.

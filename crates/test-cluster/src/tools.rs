@@ -20,6 +20,9 @@ pub const ETCD: Tool = Tool { name: "etcd", env: "ETCD_BIN" };
 /// What runs ZooKeeper; [`Installation`](crate::zookeeper::Installation) looks in `JAVA_HOME` before.
 pub const JAVA: Tool = Tool { name: "java", env: "JAVA_BIN" };
 
+/// What delays system calls of a server.
+pub const STRACE: Tool = Tool { name: "strace", env: "STRACE_BIN" };
+
 /// An executable that tests need and the system may lack.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {

@@ -228,3 +228,15 @@ fn connections_that_have_ended_are_forgotten() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_silenced_connection_tells_nothing_and_a_new_one_does() -> Result<()> {
+    let (redis, proxy) = redis_behind_proxy()?;
+    let mut silent = Connection::open(proxy.address(), SHORT)?;
+    assert_eq!(silent.call(&["PING"])?.text(), "PONG");
+    assert_eq!(proxy.silence(), 1);
+    assert!(silent.call(&["INCR", "visits"]).is_err());
+    eventually_visited(&redis)?;
+    assert_eq!(Connection::open(proxy.address(), BOUND)?.call(&["PING"])?.text(), "PONG");
+    Ok(())
+}

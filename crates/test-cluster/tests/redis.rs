@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use test_cluster::{
     Persistence, Redis, Sentinel, eventually,
     resp::{Connection, Value},
@@ -203,4 +203,13 @@ fn a_sentinel_replaces_a_killed_master_by_its_replica() -> Result<()> {
         ensure!(port == replica.port(), "the master is still on port {port}");
         Ok(())
     })
+}
+
+#[test]
+fn a_server_has_the_variables_it_was_given() -> Result<()> {
+    let redis = Redis::builder().environment([("TEST_CLUSTER_VARIABLE", "a b")]).start()?;
+    let environment = std::fs::read_to_string(format!("/proc/{}/environ", redis.pid().context("it runs")?))?;
+    assert!(environment.split('\0').any(|variable| variable == "TEST_CLUSTER_VARIABLE=a b"));
+    assert!(redis.data().is_dir());
+    Ok(())
 }

@@ -84,7 +84,20 @@ pub(crate) const PROTOC: Need = Need {
     instead: "PROTOC to the path of its program",
 };
 
+/// What makes a disk slow under a server.
+pub(crate) const STRACE: Need = Need {
+    what: "strace",
+    look: || look_for(&tools::STRACE),
+    debian: &["strace"],
+    brew: "strace",
+    instead: "STRACE_BIN to the path of its program",
+};
+
+/// What tests and examples need.
 pub(crate) const ALL: &[&Need] = &[&REDIS, &ETCD, &JAVA, &ZOOKEEPER, &PROTOC];
+
+/// What can be got: all of that, and what only the lab of faults needs, which is for Linux alone.
+pub(super) const KNOWN: &[&Need] = &[&REDIS, &ETCD, &JAVA, &ZOOKEEPER, &PROTOC, &STRACE];
 
 fn look_for(tool: &Tool) -> Look {
     match tools::find(tool) {

@@ -30,6 +30,7 @@ pub(super) struct Connection {
     client: TcpStream,
     server: TcpStream,
     reset: AtomicBool,
+    silent: AtomicBool,
 }
 
 /// What a peer did. The end of a connection is held, delayed and swallowed like bytes: a broken network
@@ -51,7 +52,21 @@ impl Connection {
             stream.set_nodelay(true)?;
             stream.set_write_timeout(Some(WRITE_PATIENCE))?;
         }
-        Ok(Arc::new(Connection { client, server, reset: AtomicBool::new(false) }))
+        Ok(Arc::new(Connection {
+            client,
+            server,
+            reset: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+        }))
+    }
+
+    /// From now on nothing reaches the client.
+    pub(super) fn silence(&self) {
+        self.silent.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
     }
 
     pub(super) fn is_reset(&self) -> bool {

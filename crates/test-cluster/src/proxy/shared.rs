@@ -99,6 +99,9 @@ impl Shared {
             if connection.is_reset() {
                 return Verdict::Stop;
             }
+            if direction == Direction::ToClient && connection.is_silent() {
+                return Verdict::Forget;
+            }
             match state.behaviours[direction as usize] {
                 Behaviour::Pass => return Verdict::HandOn,
                 Behaviour::Swallow => return Verdict::Forget,
@@ -123,6 +126,12 @@ impl Shared {
 
     pub(super) fn reset(&self, connection: &Connection) {
         self.update(|_| connection.reset());
+    }
+
+    pub(super) fn silence(&self) -> usize {
+        let state = self.state.lock();
+        state.open.values().for_each(|connection| connection.silence());
+        state.open.len()
     }
 
     pub(super) fn reset_all(&self) {

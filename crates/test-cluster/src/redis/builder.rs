@@ -1,6 +1,9 @@
 //! What can be chosen about a Redis server before it starts.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 
@@ -45,6 +48,7 @@ const AT_ONCE: (&str, &str) = ("repl-diskless-sync-delay", "0");
 #[must_use = "nothing runs before `start`"]
 pub struct RedisBuilder {
     port: Option<u16>,
+    environment: Vec<OsString>,
     settings: Settings,
 }
 
@@ -81,6 +85,21 @@ impl RedisBuilder {
         self
     }
 
+    /// Sets variables of the server's environment.
+    pub fn environment<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+        mut self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let assignment = |(name, value): (N, V)| {
+            let mut assignment = name.as_ref().to_owned();
+            assignment.push("=");
+            assignment.push(value.as_ref());
+            assignment
+        };
+        self.environment.extend(variables.into_iter().map(assignment));
+        self
+    }
+
     /// Runs a Redis Cluster of one node, which serves all slots. It takes Redis 2 s to declare itself ready.
     pub fn cluster_mode(mut self) -> Self {
         self.settings.cluster = true;
@@ -100,10 +119,14 @@ impl RedisBuilder {
     /// There is no `redis-server`, it is older than Redis 5, or it does not start; the error shows its log.
     pub fn start(self) -> Result<Redis> {
         let (executable, version) = startup::executable()?;
+        let environment = self.environment.clone();
         self.on_a_port(|settings| {
             let directory = tempfile::Builder::new().prefix("test-redis-").tempdir()?;
             let config = settings.write(directory.path())?;
-            let server = Watched::new(directory, &executable.command_line(&[config]))?;
+            let env = (!environment.is_empty()).then(|| OsString::from("env"));
+            let words = executable.command_line(&[config]);
+            let words: Vec<_> = env.into_iter().chain(environment.iter().cloned()).chain(words).collect();
+            let server = Watched::new(directory, &words)?;
             let redis = Redis { server, settings, version };
             redis.boot()?;
             startup::wait_until_replicated(&redis)?;
@@ -131,7 +154,7 @@ impl RedisBuilder {
 
     /// Calls `start` with a port: the chosen one, or free ones until one is not taken by somebody else.
     fn on_a_port<T>(self, start: impl Fn(Settings) -> Result<T>) -> Result<T> {
-        let Self { port, settings } = self;
+        let Self { port, settings, .. } = self;
         let on = |port| {
             let plain_port = if settings.tls.is_some() { ports::free()? } else { port };
             start(Settings { port, plain_port, ..settings.clone() })

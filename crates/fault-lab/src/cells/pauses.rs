@@ -1,0 +1,178 @@
+//! Processes that stand still and go on later: holders, their runtimes, servers.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use test_cluster::eventually;
+
+use super::{ALL, Backend, Local, REMOTE, Redlock, Row, Setnx};
+use crate::{
+    agent::{Command, Gap},
+    event::{Answer, How, Invariant},
+    lab::{LOCK, Lab, Special},
+};
+
+pub(super) const ROWS: &[Row] = &[
+    Row::new(2, "holder stopped past its lease", ALL, stopped).overlapping().quick(ALL),
+    Row::new(3, "holder's runtime starved", ALL, starved).overlapping().quick(&[Local, Setnx, Redlock]),
+    Row::new(10, "no quorum for three leases", &[Redlock, Backend::Etcd, Backend::Zk], no_quorum)
+        .quick(&[Redlock, Backend::Etcd]),
+    Row::new(22, "server stopped past the lease", REMOTE, frozen).quick(&[Setnx]),
+    Row::new(58, "late write between the next holder's read and its write", REMOTE, late_write).overlapping(),
+];
+
+/// A holder is stopped between its look at the guard and its write, for two leases. Its write must be refused.
+fn stopped(lab: &mut Lab<'_>) -> Result<()> {
+    let load = lab.load()?;
+    let victim = lab.agent()?;
+    let (_, token) = victim.hold(LOCK)?;
+    let fault = lab.fault("SIGSTOP of the holder between its look and its write");
+    let work = victim.order(Command::Work { lock: LOCK.to_owned(), gap: Gap::Stop })?;
+    victim.wait_until_stopped()?;
+    fault.fired(format!("process {} is in state T, with token {token}", victim.process.pid()));
+    lab.let_pass(lab.about(lab.ttl * 3 / 2));
+    victim.go_on()?;
+    fault.end();
+    let worked = work.wait()?;
+    if lab.backend.is_local() {
+        // Nobody else runs while the process is stopped, so nothing is lost.
+        lab.expect(
+            Invariant::Fencing,
+            worked == Ok(Answer::Accepted(true)),
+            format!("the write is good: {worked:?}"),
+        );
+        ensure!(victim.is_held(LOCK)?, "a lock in a process is not lost");
+        victim.release(LOCK)?.ok();
+    } else {
+        lab.expect(
+            Invariant::Fencing,
+            worked == Ok(Answer::Accepted(false)),
+            format!("the late write is refused: {worked:?}"),
+        );
+        lab.expect(
+            Invariant::Loss,
+            !victim.is_held(LOCK)?,
+            "the first question after the pause tells the loss",
+        );
+        let released = victim.release(LOCK)?;
+        lab.expect(
+            Invariant::Owner,
+            matches!(&released, Err((kind, _)) if kind == "Lost"),
+            format!("a release after the loss says so: {released:?}"),
+        );
+    }
+    lab.finish(Some(&load))
+}
+
+/// Each thread of the holder's runtime is busy for two leases, so that nothing can be renewed.
+fn starved(lab: &mut Lab<'_>) -> Result<()> {
+    let load = lab.load()?;
+    // In a process of its own, or the whole load would be starved. The lock of one process is starved alone.
+    let victim = lab.special_agent(Special { threads: Some(2), ..Special::default() })?;
+    victim.hold(LOCK)?;
+    let fault = lab.fault("every thread of the holder's runtime is blocked");
+    let ms = lab.about(lab.ttl * 3 / 2).as_millis() as u64;
+    let starving = victim.order(Command::Starve { lock: LOCK.to_owned(), ms })?;
+    let held = starving.wait()?;
+    fault.fired(format!("the threads slept for {ms} ms"));
+    fault.end();
+    let expected = lab.backend.is_local();
+    lab.expect(
+        Invariant::Loss,
+        held == Ok(Answer::Held(expected)),
+        format!("the first question after the block is answered {expected}: {held:?}"),
+    );
+    victim.release(LOCK)?.ok();
+    lab.finish(Some(&load))
+}
+
+/// A majority of the servers stands still for three leases.
+fn no_quorum(lab: &mut Lab<'_>) -> Result<()> {
+    let load = lab.load()?;
+    let (holder, late) = (lab.agent()?, lab.agent()?);
+    holder.hold("kept")?;
+    let fault = lab.fault("SIGSTOP of a majority");
+    let leader = if lab.backend == Redlock { 0 } else { lab.servers.leader()? };
+    let majority: Vec<_> = (0..lab.servers.majority()).map(|n| (leader + n) % lab.servers.count()).collect();
+    majority.iter().try_for_each(|index| lab.servers.pause(*index))?;
+    fault.fired(format!("servers {majority:?} are in state T"));
+    lost_within_the_lease(lab, &holder, "kept")?;
+    let refused = late.acquire("other", How::Try)?;
+    lab.expect(
+        Invariant::Errors,
+        matches!(&refused, Err((kind, _)) if kind == "Unavailable"),
+        format!("a try without a quorum is Unavailable: {refused:?}"),
+    );
+    lab.let_pass(lab.ttl);
+    majority.iter().try_for_each(|index| lab.servers.resume(*index))?;
+    fault.end();
+    holder.release("kept")?.ok();
+    lab.finish(Some(&load))
+}
+
+/// All servers stand still for two leases; what they do when they go on must not revive a hold.
+fn frozen(lab: &mut Lab<'_>) -> Result<()> {
+    let load = lab.load()?;
+    let holder = lab.agent()?;
+    holder.hold("kept")?;
+    let fault = lab.fault("SIGSTOP of all servers");
+    (0..lab.servers.count()).try_for_each(|index| lab.servers.pause(index))?;
+    fault.fired("all servers are in state T");
+    lost_within_the_lease(lab, &holder, "kept")?;
+    lab.let_pass(lab.about(lab.ttl / 2));
+    (0..lab.servers.count()).try_for_each(|index| lab.servers.resume(index))?;
+    fault.end();
+    lab.cycles("rounds when the servers go on", 3)?;
+    lab.expect(
+        Invariant::ActsLate,
+        !holder.is_held("kept")?,
+        "what was lost stays lost when the servers go on",
+    );
+    holder.release("kept")?.ok();
+    lab.finish(Some(&load))
+}
+
+/// Expects that a holder without servers tells its loss before the server's lease can be over.
+pub(super) fn lost_within_the_lease(lab: &Lab<'_>, holder: &crate::lab::Agent, lock: &str) -> Result<()> {
+    let lost = eventually("the loss", lab.ttl + Duration::from_millis(200), || {
+        ensure!(!holder.is_held(lock)?, "it is held");
+        Ok(())
+    });
+    lab.expect(Invariant::Loss, lost.is_ok(), "a holder without servers tells its loss within its lease");
+    Ok(())
+}
+
+/// A write that is late by a lease arrives after the next holder has read, and before it writes: the read must have
+/// shut the old token out.
+fn late_write(lab: &mut Lab<'_>) -> Result<()> {
+    let load = lab.load()?;
+    let (first, second) = (lab.agent()?, lab.agent()?);
+    let work =
+        |agent: &crate::lab::Agent| agent.order(Command::Work { lock: "shared".to_owned(), gap: Gap::Stop });
+    first.hold("shared")?;
+    let fault = lab.fault("two holders stop between their reads and their writes, the first past its lease");
+    let late = work(&first)?;
+    first.wait_until_stopped()?;
+    second.hold("shared")?;
+    let next = work(&second)?;
+    second.wait_until_stopped()?;
+    fault.fired("both processes are in state T");
+    first.go_on()?;
+    let late = late.wait()?;
+    second.go_on()?;
+    let next = next.wait()?;
+    fault.end();
+    lab.expect(
+        Invariant::Fencing,
+        late == Ok(Answer::Accepted(false)),
+        format!("the late write is refused: {late:?}"),
+    );
+    lab.expect(
+        Invariant::Fencing,
+        next == Ok(Answer::Accepted(true)),
+        format!("the next one is not: {next:?}"),
+    );
+    first.release("shared")?.ok();
+    second.release("shared")?.ok();
+    lab.finish(Some(&load))
+}
