@@ -8,7 +8,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -74,32 +74,23 @@ impl Connection {
 
     /// Sends and receives until the connection is broken. Of several who drive, the last is woken.
     pub(crate) async fn drive(&self) {
-        let driven =
-            poll_fn(|context| if self.poll_driver(context) { Poll::Ready(()) } else { Poll::Pending });
         tokio::select! {
             biased;
             () = self.broken() => {}
-            () = driven => self.give_up(),
+            () = poll_fn(|context| self.poll_driver(context)) => self.give_up(),
         }
     }
 
-    /// Returns whether it is over. What the library does next, in the same poll, is to open a socket, and it needs
+    /// Is ready when it is over. What the library does next, in the same poll, is to open a socket, and it needs
     /// another poll to send anything over it.
-    fn poll_driver(&self, context: &mut std::task::Context<'_>) -> bool {
-        self.driver.lock().as_mut().poll(context).is_ready()
-            || self.state.peek_state() != SessionState::SyncConnected
+    fn poll_driver(&self, context: &mut Context<'_>) -> Poll<()> {
+        let polled = self.driver.lock().as_mut().poll(context);
+        if self.state.peek_state() == SessionState::SyncConnected { polled } else { Poll::Ready(()) }
     }
 
     /// Drives the connection while `request` is under way.
-    pub(crate) async fn driving<T>(
-        &self,
-        request: impl Future<Output = Result<T, ZkError>>,
-    ) -> Result<T, ZkError> {
-        tokio::select! {
-            biased;
-            answer = request => answer,
-            () = self.drive() => Err(ZkError::ConnectionLoss),
-        }
+    pub(crate) async fn driving<T>(&self, request: impl Request<T>) -> Result<T, ZkError> {
+        unless(self.drive(), request).await
     }
 
     /// Takes the connection for broken.
@@ -118,15 +109,8 @@ impl Connection {
 
     /// Waits for the answer to a request, as long as there is a connection. The request is sent by the call that made
     /// it.
-    pub(crate) async fn answer<T>(
-        &self,
-        request: impl Future<Output = Result<T, ZkError>>,
-    ) -> Result<T, ZkError> {
-        tokio::select! {
-            biased;
-            answer = request => answer,
-            () = self.broken() => Err(ZkError::ConnectionLoss),
-        }
+    pub(crate) async fn answer<T>(&self, request: impl Request<T>) -> Result<T, ZkError> {
+        unless(self.broken(), request).await
     }
 
     /// Puts something small to the vote of the servers.
@@ -135,16 +119,21 @@ impl Connection {
     /// place at the server that answers. A read would not do: a follower that was cut off goes on answering reads.
     pub(crate) async fn vote(&self) -> Result<(), ZkError> {
         self.unanswered.lock().get_or_insert_with(BootInstant::now);
-        let client = self.client()?;
-        let mut check = client.new_multi_writer();
-        check.add_check_version("/", ANY_VERSION)?;
-        let voted = async { Ok(check.commit().await) };
-        match self.answer(voted).await? {
-            Ok(_) | Err(MultiWriteError::OperationFailed { .. }) => {}
-            Err(MultiWriteError::RequestFailed { source }) => return Err(source),
-        }
+        self.check("/", ANY_VERSION).await?;
         *self.unanswered.lock() = None;
         Ok(())
+    }
+
+    /// Puts to the vote whether the node at `path` has this version, and returns what was agreed to be wrong with it.
+    pub(crate) async fn check(&self, path: &str, version: i32) -> Result<Option<ZkError>, ZkError> {
+        let client = self.client()?;
+        let mut check = client.new_multi_writer();
+        check.add_check_version(path, version)?;
+        match self.answer(async { Ok(check.commit().await) }).await? {
+            Ok(_) => Ok(None),
+            Err(MultiWriteError::OperationFailed { source, .. }) => Ok(Some(source)),
+            Err(MultiWriteError::RequestFailed { source }) => Err(source),
+        }
     }
 
     /// Returns since when the servers have been asked for a vote in vain, as far as this one tells.
@@ -172,7 +161,7 @@ impl Connection {
     pub(crate) async fn close(&self) {
         self.client.lock().take();
         if self.state.peek_state() == SessionState::SyncConnected {
-            poll_fn(|context| if self.poll_driver(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+            poll_fn(|context| self.poll_driver(context)).await;
         }
     }
 }
@@ -188,6 +177,20 @@ pub(crate) enum Deleted {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("session", &self.session.id()).finish_non_exhaustive()
+    }
+}
+
+/// A request under way.
+pub(crate) trait Request<T>: Future<Output = Result<T, ZkError>> {}
+
+impl<T, F: Future<Output = Result<T, ZkError>>> Request<T> for F {}
+
+/// Waits for the answer to a request, unless the connection ends before.
+async fn unless<T>(end: impl Future<Output = ()>, request: impl Request<T>) -> Result<T, ZkError> {
+    tokio::select! {
+        biased;
+        answer = request => answer,
+        () = end => Err(ZkError::ConnectionLoss),
     }
 }
 

@@ -7,7 +7,7 @@ use lock_core::{
     backend::{BoxFuture, Claim, Effect, Entered, Position, Predecessor, QueueStore, Released, Renewal},
 };
 use tokio::time;
-use zookeeper_client::{Client, CreateMode, Error as ZkError, MultiWriteError};
+use zookeeper_client::{Client, CreateMode, Error as ZkError};
 
 use crate::{
     Target,
@@ -247,15 +247,11 @@ impl QueueStore for ZkStore {
 
     async fn verify(&self, session: &Session, entry: &QueueEntry) -> Result<bool> {
         let connection = session.connection().await?;
-        let client = connection.client().map_err(|error| self.failed(error))?;
         // Unlike a read, it is put to the vote of the servers, and unlike a write it wakes nobody who watches.
-        let mut check = client.new_multi_writer();
-        check.add_check_version(&entry.path(), 0).map_err(|error| self.failed(error))?;
-        let checked = async { Ok(check.commit().await) };
-        match connection.answer(checked).await.map_err(|error| self.failed(error))? {
-            Ok(_) => Ok(true),
-            Err(MultiWriteError::OperationFailed { source: ZkError::NoNode, .. }) => Ok(false),
-            Err(error) => Err(self.failed(error.into())),
+        match connection.check(&entry.path(), 0).await {
+            Ok(None) => Ok(true),
+            Ok(Some(ZkError::NoNode)) => Ok(false),
+            Ok(Some(error)) | Err(error) => Err(self.failed(error)),
         }
     }
 }
