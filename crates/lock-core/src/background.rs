@@ -51,7 +51,7 @@ pub(crate) trait HoldStore: Send + Sync + 'static {
 pub(crate) struct Lease<T> {
     subject: T,
     validity: Arc<Validity>,
-    // Written only under the lock of the background's state.
+    // Its stage is written only under the lock of the background's state.
     renewal: Mutex<RenewalState>,
 }
 
@@ -92,6 +92,18 @@ impl<T> Lease<T> {
         self.renewal().least_ttl = ttl;
         self.validity.extend(deadline);
         self.validity.cap(deadline);
+    }
+
+    /// Writes down the TTL that servers told. Returns the smallest, and whether it is smaller than before; none if the
+    /// lease was withdrawn.
+    fn hear(&self, answer: &Result<Renewal>) -> Option<(Duration, bool)> {
+        let mut renewal = self.renewal();
+        let before = renewal.least_ttl;
+        if let Ok(Renewal::Extended(told)) = answer {
+            renewal.least_ttl = before.min(*told);
+        }
+        let is_withdrawn = matches!(renewal.stage, Stage::Withdrawn);
+        (!is_withdrawn).then_some((renewal.least_ttl, renewal.least_ttl < before))
     }
 
     fn renewal(&self) -> MutexGuard<'_, RenewalState> {
@@ -229,15 +241,20 @@ impl<S: HoldStore> Background<S> {
     /// Renews the lease from now on, until it is withdrawn or lost.
     pub(crate) fn renew_from_now_on(&self, lease: &Arc<Lease<S::Renewed>>) {
         let pause = self.timing.shortened_to(lease.renewal().least_ttl).renew_every();
-        self.schedule(&mut self.state(), Arc::clone(lease), pause);
+        self.schedule(Arc::clone(lease), pause);
     }
 
-    fn schedule(&self, state: &mut State<S>, lease: Arc<Lease<S::Renewed>>, pause: Duration) {
+    /// Renews the lease after `pause`, unless it was withdrawn.
+    fn schedule(&self, lease: Arc<Lease<S::Renewed>>, pause: Duration) {
         // Leases taken at one instant should not be renewed at one instant for ever.
         let pause = pause.mul_f64(rand::rng().random_range(0.9..=1.0));
+        let mut state = self.state();
         let due = (BootInstant::now().after(pause), state.next_number);
         state.next_number += 1;
-        lease.renewal().stage = Stage::Due(due);
+        match &mut lease.renewal().stage {
+            Stage::Withdrawn => return,
+            stage => *stage = Stage::Due(due),
+        }
         let alarm = state.schedule.first_key_value().map(|(first, _)| *first);
         state.schedule.insert(due, lease);
         if alarm.is_none_or(|first| due < first) {
@@ -324,22 +341,18 @@ impl<S: HoldStore> Background<S> {
         let least = self.timing.shortened_to(lease.renewal().least_ttl).request_timeout();
         let limit = self.timing.request_timeout().min(lease.validity.remaining() / 2).max(least);
         let answer = bounded(limit, self.store.renew(lease.subject())).await;
-        let mut state = self.state();
-        let mut renewal = lease.renewal();
-        if matches!(renewal.stage, Stage::Withdrawn) {
-            return;
-        }
+        // What was given back meanwhile has nothing to be told. Nothing is locked while something is: whoever awaits a
+        // loss is woken, and may use the locker.
+        let Some((least_ttl, shrank)) = lease.hear(&answer) else { return };
         let next = match answer {
-            Ok(Renewal::Extended(ttl)) => {
-                let shrank = ttl < renewal.least_ttl;
-                renewal.least_ttl = renewal.least_ttl.min(ttl);
-                let deadline = self.timing.deadline(sent, renewal.least_ttl);
+            Ok(Renewal::Extended(_)) => {
+                let deadline = self.timing.deadline(sent, least_ttl);
                 lease.validity.extend(deadline);
                 if shrank {
                     // An earlier answer promised more than the servers keep.
                     lease.validity.cap(deadline);
                 }
-                let every = self.timing.shortened_to(renewal.least_ttl).renew_every();
+                let every = self.timing.shortened_to(least_ttl).renew_every();
                 every.saturating_sub(BootInstant::now().since(sent))
             }
             Ok(Renewal::NotOwner) => {
@@ -353,9 +366,8 @@ impl<S: HoldStore> Background<S> {
                 (limit / 4).saturating_sub(BootInstant::now().since(sent))
             }
         };
-        drop(renewal);
         match lease.validity.reason() {
-            None => self.schedule(&mut state, lease, next),
+            None => self.schedule(lease, next),
             // Nothing is freed before its holder lets go: the work may still go on. Nor is it kept any longer.
             Some(reason) => {
                 tracing::warn!(lease = ?lease.subject(), %reason, "a lease is over, and all that rested on it is lost");
@@ -403,7 +415,9 @@ impl<S: HoldStore> Drop for Undoing<'_, S> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.undoing -= 1;
-        if state.is_quiet() {
+        let is_quiet = state.is_quiet();
+        drop(state);
+        if is_quiet {
             self.0.quiet.notify_waiters();
         }
     }

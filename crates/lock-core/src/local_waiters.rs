@@ -194,11 +194,13 @@ impl Contender {
 
     /// Calls those to whom the offer is made, until one of them has taken it or nobody is left.
     async fn answered(&self, to_anyone: bool) {
-        let is_open = |line: &mut Line| {
-            line.waiters.iter().take(line.called(to_anyone)).for_each(|waiter| waiter.woken.notify_one());
-            line.offer.is_some() && !line.waiters.is_empty()
+        let called = |line: &mut Line| -> Vec<_> {
+            let called = line.offer.as_ref().map_or(0, |_| line.called(to_anyone));
+            line.waiters.iter().take(called).cloned().collect()
         };
-        while self.look(is_open) == Some(true) {
+        while let Some(called) = self.look(called).filter(|called| !called.is_empty()) {
+            // Outside the lock: a waker may use the locker.
+            called.iter().for_each(|waiter| waiter.woken.notify_one());
             self.changed.notified().await;
         }
     }
