@@ -14,8 +14,7 @@ const KEY: &str = "orders/42";
 const WAITERS: usize = 4;
 
 async fn connect(endpoints: &str, prefix: &str) -> Result<EtcdLocker> {
-    let options = Options::default().with_ttl(Duration::from_secs(3)).with_prefix(prefix);
-    Ok(EtcdLocker::connect(endpoints, options).await?)
+    Ok(EtcdLocker::connect(endpoints, Options::default().with_prefix(prefix)).await?)
 }
 
 async fn until_in_line(locks: &EtcdLocker, places: usize) -> Result<()> {
