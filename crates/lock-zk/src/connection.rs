@@ -8,6 +8,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -26,7 +27,7 @@ const ANY_VERSION: i32 = -1;
 /// A connection, from the server's word that the session stands. Dropping it ends neither the session nor its entries.
 pub(crate) struct Connection {
     /// `None` once the session is to be ended.
-    client: Mutex<Option<Client>>,
+    client: Mutex<Option<Arc<Client>>>,
     state: StateWatcher,
     session: SessionInfo,
     granted: Duration,
@@ -55,7 +56,7 @@ impl Connection {
             state: client.state_watcher(),
             session: client.session().clone(),
             granted: client.session_timeout(),
-            client: Mutex::new(Some(client)),
+            client: Mutex::new(Some(Arc::new(client))),
             driver: Mutex::new(Box::into_pin(driver.future)),
             broken: watch::Sender::new(false),
             unanswered: Mutex::default(),
@@ -103,7 +104,7 @@ impl Connection {
     }
 
     /// Returns the client, of which no clone may be kept for longer than a request or a watch lasts.
-    pub(crate) fn client(&self) -> Result<Client, ZkError> {
+    pub(crate) fn client(&self) -> Result<Arc<Client>, ZkError> {
         self.client.lock().clone().ok_or(ZkError::ClientClosed)
     }
 
