@@ -114,7 +114,8 @@ impl<Q: QueueStore> Queued<Q> {
             let entering = entry.store().enter(entry.session.subject().inner(), &claim);
             let (effect, busy) = match self.background.bounded(entering).await {
                 Ok(Entered::Queued { entry: made, token, position }) => {
-                    entry.set_made(made, position != Position::First);
+                    let is_watched = !Q::LOOKS_AT_ITSELF && position != Position::First;
+                    entry.set_made(made, is_watched);
                     return Ok(Some(Standing { pending, token, position }));
                 }
                 Ok(Entered::SessionOver) => {

@@ -175,7 +175,8 @@ impl<Q: QueueStore> Entry<Q> {
         tokio::select! {
             () = gone => self.validity.end(LossReason::NotOwner),
             () = self.left.notified() => {}
-            () = self.forgotten() => self.withdraw().await,
+            // Boxed, since it is large and seldom needed.
+            () = self.forgotten() => Box::pin(self.withdraw()).await,
         }
     }
 

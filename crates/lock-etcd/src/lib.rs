@@ -3,6 +3,7 @@
 mod failure;
 mod names;
 mod requests;
+mod reuse;
 mod servers;
 mod store;
 mod target;

@@ -29,15 +29,15 @@ impl Prefix {
         format!("{}/{encoded}{END_OF_KEY}", self.0)
     }
 
-    /// The name of one entry in the queue: `<prefix>/<key>:<owner>`.
-    pub(crate) fn entry(&self, key: &Key, owner: OwnerId) -> String {
-        self.queue(key) + &owner.to_string()
-    }
-
     /// The name by which a session fences off its own late requests. It is in no queue, since no key is empty.
     pub(crate) fn fence(&self, lease: i64) -> String {
         format!("{}//{lease:x}", self.0)
     }
+}
+
+/// The name of one entry in a queue: `<prefix>/<key>:<owner>`.
+pub(crate) fn entry(queue: &str, owner: OwnerId) -> String {
+    format!("{queue}{owner}")
 }
 
 /// The queue that an entry is in.

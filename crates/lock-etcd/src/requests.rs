@@ -12,8 +12,8 @@ use crate::names::queue_of;
 /// How a claim's transaction was answered.
 #[derive(Debug)]
 pub(crate) enum EnterReply {
-    /// It has an entry since this revision.
-    New { created: i64, position: Position },
+    /// It has an entry since this revision, in a queue of which so many are before it.
+    New { created: i64, position: Position, before: i64 },
     /// It had its entry already: an earlier copy of the request was executed.
     Before { created: i64 },
     /// Requests must carry this fence now.
@@ -56,12 +56,13 @@ fn youngest_two() -> GetOptions {
 pub(crate) fn entered(answer: &TxnResponse, fence: i64) -> EnterReply {
     let gets = gets(answer);
     if answer.succeeded() {
-        let before = gets.first().and_then(|queue| {
+        let before = gets.first().map_or(0, |queue| queue.count() - 1);
+        let predecessor = gets.first().and_then(|queue| {
             let [_, predecessor] = queue.kvs() else { return None };
-            Some(Predecessor { name: text(predecessor), is_first: queue.count() == 2 })
+            Some(Predecessor { name: text(predecessor), is_first: before == 1 })
         });
-        let position = before.map_or(Position::First, Position::Behind);
-        return EnterReply::New { created: revision(answer), position };
+        let position = predecessor.map_or(Position::First, Position::Behind);
+        return EnterReply::New { created: revision(answer), position, before };
     }
     let found = |index: usize| gets.get(index).and_then(|get: &GetResponse| get.kvs().first());
     match (found(0), found(1).map_or(0, KeyValue::mod_revision)) {
@@ -123,13 +124,14 @@ pub(crate) fn look_ahead(entry: &str, created: i64, local: bool) -> Txn {
     Txn::new().and_then([get(entry, local), TxnOp::get(queue_of(entry), Some(before))])
 }
 
-/// Returns where an entry stands, by what such a look found.
-pub(crate) fn position(answer: &TxnResponse) -> Position {
+/// Returns where the entry that was made at `created` stands, by what such a look found.
+pub(crate) fn position(answer: &TxnResponse, created: i64) -> Position {
     let found = gets(answer);
-    match (found.first().map(GetResponse::kvs), found.get(1).map(GetResponse::kvs)) {
-        (None | Some([]), _) => Position::Gone,
-        (Some(_), None | Some([])) => Position::First,
-        (Some(_), Some(before @ [predecessor, ..])) => {
+    let is_there = found.first().is_some_and(|own| is_older(own, created + 1));
+    match (is_there, found.get(1).map(GetResponse::kvs)) {
+        (false, _) => Position::Gone,
+        (true, None | Some([])) => Position::First,
+        (true, Some(before @ [predecessor, ..])) => {
             Position::Behind(Predecessor { name: text(predecessor), is_first: before.len() == 1 })
         }
     }
@@ -157,6 +159,11 @@ pub(crate) fn gets(answer: &TxnResponse) -> Vec<GetResponse> {
         _ => None,
     });
     gets.collect()
+}
+
+/// Returns whether a key was found that was made before the revision `before`: its name may have been used again.
+pub(crate) fn is_older(found: &GetResponse, before: i64) -> bool {
+    found.kvs().first().is_some_and(|found| found.create_revision() < before)
 }
 
 pub(crate) fn revision(answer: &TxnResponse) -> i64 {

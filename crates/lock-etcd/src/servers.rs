@@ -29,14 +29,13 @@ pub(crate) struct Servers {
     request_timeout: Duration,
     /// Counts the endpoints that were given up; the present one follows from it.
     visit: watch::Sender<u64>,
-    server: Mutex<Option<Server>>,
-    dialing: SharedAttempt<Result<Server, Failure>>,
+    server: Mutex<Option<Arc<Server>>>,
+    dialing: SharedAttempt<Result<Arc<Server>, Failure>>,
     /// The cluster that the first endpoint belongs to, and all others must.
     cluster: OnceLock<u64>,
 }
 
-/// The clients of one endpoint.
-#[derive(Clone)]
+/// The clients of one endpoint. To clone one of them costs some allocations.
 pub(crate) struct Server {
     pub(crate) name: Arc<str>,
     pub(crate) kv: KvClient,
@@ -122,7 +121,7 @@ impl Servers {
     }
 
     /// Returns the present server. If it cannot be logged in to, it is given up.
-    pub(crate) async fn current(self: &Arc<Self>) -> Result<Server, Failure> {
+    pub(crate) async fn current(self: &Arc<Self>) -> Result<Arc<Server>, Failure> {
         if let Some(server) = self.server.lock().clone() {
             return Ok(server);
         }
@@ -133,7 +132,7 @@ impl Servers {
             .unwrap_or_else(|ended| Err(Failure::Own(ended)))
     }
 
-    async fn dial(&self) -> Result<Server, Failure> {
+    async fn dial(&self) -> Result<Arc<Server>, Failure> {
         // The one who dialed before may just have been done.
         if let Some(server) = self.server.lock().clone() {
             return Ok(server);
@@ -149,11 +148,11 @@ impl Servers {
             }
         };
         let (kv, lease, watch) = (client.kv_client(), client.lease_client(), client.watch_client());
-        let server = Server { name, kv, lease, watch, visit };
+        let server = Arc::new(Server { name, kv, lease, watch, visit });
         let mut present = self.server.lock();
         // One that was given up meanwhile must not become the present one: nobody could give it up again.
         if *self.visit.borrow() == visit {
-            *present = Some(server.clone());
+            *present = Some(Arc::clone(&server));
         }
         Ok(server)
     }
@@ -234,7 +233,7 @@ impl Servers {
     }
 
     /// Sends a request that may be sent twice, to one endpoint after the other until one answers.
-    pub(crate) async fn ask<T, F>(self: &Arc<Self>, request: impl Fn(Server) -> F) -> Reply<T>
+    pub(crate) async fn ask<T, F>(self: &Arc<Self>, request: impl Fn(Arc<Server>) -> F) -> Reply<T>
     where
         T: Answer,
         F: Future<Output = Result<T, etcd_client::Error>>,
@@ -246,7 +245,7 @@ impl Servers {
             let name = Arc::clone(self.endpoint(*self.visit.borrow()));
             let (result, name) = match self.current().await {
                 Ok(server) => {
-                    let result = self.limited(request(server.clone())).await;
+                    let result = self.limited(request(Arc::clone(&server))).await;
                     let result =
                         result.and_then(|answer| self.check_cluster(answer.header()).map(|()| answer));
                     if let Err(failure) = &result {
@@ -257,7 +256,7 @@ impl Servers {
                             effect = Effect::Possible;
                         }
                     }
-                    (result, server.name)
+                    (result, Arc::clone(&server.name))
                 }
                 // A login has no effect on any lock.
                 Err(failure) => (Err(failure), name),

@@ -21,8 +21,9 @@ use tokio::{runtime::Handle, time};
 
 use crate::{
     failure::Failure,
-    names::Prefix,
+    names::{self, Prefix},
     requests::{self, EnterReply},
+    reuse::Names,
     servers::{Reply, Server, Servers},
     target::Target,
     watches::{self, Watches},
@@ -36,6 +37,9 @@ pub struct EtcdStore {
     runtime: Handle,
 }
 
+/// Behind so many, a slow watch has caught up before the turn comes.
+const FAR: i64 = 20;
+
 /// The create revision of no key.
 const NEVER_CREATED: i64 = -1;
 
@@ -46,6 +50,7 @@ pub struct Session {
     fence: String,
     fence_revision: AtomicI64,
     watches: Watches,
+    names: Names,
 }
 
 /// A key in a queue, and the revision at which it was made.
@@ -55,13 +60,15 @@ pub struct Entry {
     created: i64,
     /// That of copies of the request for it, which may still arrive.
     copies: Effect,
+    /// Whether its turn may come before a watch that the server serves slowly would be heard of.
+    is_near: bool,
 }
 
 /// One entry in the queue of a key. The first is the holder's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueEntry {
-    /// The random id of the attempt that made it.
+    /// The random id of the attempt that made it, or of an earlier one of its session whose name it uses again.
     pub owner: String,
     /// The token of its hold, or of the hold that it will have.
     pub fencing_token: FencingToken,
@@ -84,9 +91,9 @@ impl EtcdStore {
 
     pub(crate) async fn queue(&self, key: &Key) -> Result<Vec<QueueEntry>> {
         let queue = self.prefix.queue(key);
-        let asking = self.servers.ask(|mut server| {
+        let asking = self.servers.ask(|server| {
             let queue = queue.clone();
-            async move { server.kv.get(queue, Some(requests::eldest_first())).await }
+            async move { server.kv.clone().get(queue, Some(requests::eldest_first())).await }
         });
         let limit = self.timing.request_timeout();
         let reply = time::timeout(limit, asking).await.map_err(|_| Error::no_answer(limit))?;
@@ -98,23 +105,23 @@ impl EtcdStore {
         Ok(reply.into_result()?.kvs().iter().map(entry).collect())
     }
 
-    async fn ask(&self, transaction: Txn) -> Reply<TxnResponse> {
+    async fn ask(&self, transaction: impl Fn() -> Txn) -> Reply<TxnResponse> {
         self.servers
-            .ask(|mut server| {
-                let transaction = transaction.clone();
-                async move { server.kv.txn(transaction).await }
+            .ask(|server| {
+                let transaction = transaction();
+                async move { server.kv.clone().txn(transaction).await }
             })
             .await
     }
 
     /// Looks at one server, whose answer will do if it is not older than `since`: what was deleted stays deleted.
     async fn look(&self, since: i64, transaction: impl Fn(bool) -> Txn) -> Result<TxnResponse> {
-        let answer = self.ask(transaction(true)).await.into_result()?;
+        let answer = self.ask(|| transaction(true)).await.into_result()?;
         // After a move to another endpoint, it may be older than what was heard at the one before.
         if requests::revision(&answer) >= since {
             return Ok(answer);
         }
-        self.ask(transaction(false)).await.into_result()
+        self.ask(|| transaction(false)).await.into_result()
     }
 
     /// Returns what is believed of a TTL that some server told. Members may be set up with different limits, below
@@ -128,11 +135,50 @@ impl EtcdStore {
         Duration::from_secs(self.timing.ttl().as_secs() + u64::from(self.timing.ttl().subsec_nanos() > 0))
     }
 
+    async fn enter_as(&self, name: &str, session: &Session, claim: &Claim) -> Result<Entered<Entry>> {
+        let queued = |created, copies, position, is_near| {
+            let entry = Entry { name: name.to_owned(), created, copies, is_near };
+            Ok(Entered::Queued { entry, token: token(created), position })
+        };
+        let mut copies = Effect::None;
+        loop {
+            let fence = session.fence_revision.load(Ordering::Acquire);
+            let fenced = (&*session.fence, fence);
+            let reply = self.ask(|| requests::enter(name, fenced, session.lease, claim.waits())).await;
+            if reply.result.as_ref().is_err_and(Failure::is_end_of_lease) {
+                return Ok(Entered::SessionOver);
+            }
+            copies = copies.and(reply.effect);
+            match requests::entered(&reply.into_result()?, fence) {
+                EnterReply::Fenced(present) => {
+                    session.fence_revision.store(present, Ordering::Release);
+                    // Nor can copies of this request with the old fence be executed any more.
+                    copies = Effect::None;
+                }
+                EnterReply::New { created, position, before } => {
+                    return queued(created, copies, position, before < FAR);
+                }
+                // One that does not wait got the first entry, or none.
+                EnterReply::Before { created } if !claim.waits() => {
+                    return queued(created, copies, Position::First, true);
+                }
+                EnterReply::Before { created } => {
+                    let look = |local| requests::look_ahead(name, created, local);
+                    let position =
+                        requests::position(&self.look(created, look).await.map_err(entered)?, created);
+                    return queued(created, copies, position, true);
+                }
+                EnterReply::Busy => return Ok(Entered::Busy(copies)),
+            }
+        }
+    }
+
     async fn grant(&self) -> Result<(Session, Duration)> {
         // A lease is granted to anybody; to read and to write below the prefix is not. This deletes nothing.
-        self.ask(requests::leave(&self.prefix.fence(0), NEVER_CREATED)).await.into_result()?;
+        self.ask(|| requests::leave(&self.prefix.fence(0), NEVER_CREATED)).await.into_result()?;
         let asked = i64::try_from(self.asked().as_secs()).expect("a TTL is at most a day");
-        let reply = self.servers.ask(|mut server| async move { server.lease.grant(asked, None).await }).await;
+        let reply =
+            self.servers.ask(|server| async move { server.lease.clone().grant(asked, None).await }).await;
         let granted = reply.into_result()?;
         let (lease, ttl) = (granted.id(), seconds(granted.ttl()));
         let kept = self.servers.ask(|server| beat(server, lease)).await.into_result()?;
@@ -144,12 +190,13 @@ impl EtcdStore {
         let (watches, orders) = Watches::new();
         self.runtime.spawn(watches::serve(orders, Arc::clone(&self.servers)));
         let (fence, fence_revision) = (self.prefix.fence(lease), AtomicI64::new(0));
-        Ok((Session { lease, fence, fence_revision, watches }, self.believed(ttl.min(kept))))
+        let names = Names::default();
+        Ok((Session { lease, fence, fence_revision, watches, names }, self.believed(ttl.min(kept))))
     }
 }
 
 /// Renews a lease; the answer tells for how long the leader keeps it from then on.
-async fn beat(server: Server, lease: i64) -> Result<LeaseKeepAliveResponse, etcd_client::Error> {
+async fn beat(server: Arc<Server>, lease: i64) -> Result<LeaseKeepAliveResponse, etcd_client::Error> {
     let mut client = server.lease.clone();
     // The client library keeps the TTL of the first answer to itself.
     let (mut beats, mut answers) = client.keep_alive(lease).await?;
@@ -161,6 +208,8 @@ async fn beat(server: Server, lease: i64) -> Result<LeaseKeepAliveResponse, etcd
 impl QueueStore for EtcdStore {
     type Session = Session;
     type Entry = Entry;
+
+    const LOOKS_AT_ITSELF: bool = true;
 
     async fn open(&self) -> Result<(Session, Duration)> {
         let limit = self.timing.request_timeout();
@@ -184,78 +233,62 @@ impl QueueStore for EtcdStore {
 
     async fn close(&self, session: &Session) {
         let lease = session.lease;
-        let revoked = self.servers.ask(|mut server| async move { server.lease.revoke(lease).await }).await;
+        let revoked =
+            self.servers.ask(|server| async move { server.lease.clone().revoke(lease).await }).await;
         if let Err(error) = revoked.into_result() {
             tracing::debug!(lease, %error, "a session was not ended at once; it ends with its TTL");
         }
     }
 
     async fn enter(&self, session: &Session, claim: &Claim) -> Result<Entered<Entry>> {
-        let name = self.prefix.entry(claim.key(), claim.owner());
-        let queued = |created, copies, position| {
-            let entry = Entry { name: name.clone(), created, copies };
-            Ok(Entered::Queued { entry, token: token(created), position })
-        };
-        let mut copies = Effect::None;
-        loop {
-            let fence = session.fence_revision.load(Ordering::Acquire);
-            let transaction = requests::enter(&name, (&session.fence, fence), session.lease, claim.waits());
-            let reply = self.ask(transaction).await;
-            if reply.result.as_ref().is_err_and(Failure::is_end_of_lease) {
-                return Ok(Entered::SessionOver);
+        let name = session.names.take(&self.prefix.queue(claim.key()), claim.owner());
+        let entered = self.enter_as(&name, session, claim).await;
+        match &entered {
+            Ok(Entered::Queued { .. } | Entered::SessionOver) => session.names.settled(claim.owner()),
+            Ok(Entered::Busy(Effect::None)) => {
+                session.names.settled(claim.owner());
+                session.names.give_back(name);
             }
-            copies = copies.and(reply.effect);
-            match requests::entered(&reply.into_result()?, fence) {
-                EnterReply::Fenced(present) => {
-                    session.fence_revision.store(present, Ordering::Release);
-                    // Nor can copies of this request with the old fence be executed any more.
-                    copies = Effect::None;
-                }
-                EnterReply::New { created, position } => return queued(created, copies, position),
-                // One that does not wait got the first entry, or none.
-                EnterReply::Before { created } if !claim.waits() => {
-                    return queued(created, copies, Position::First);
-                }
-                EnterReply::Before { created } => {
-                    let look = |local| requests::look_ahead(&name, created, local);
-                    let position = requests::position(&self.look(created, look).await.map_err(entered)?);
-                    return queued(created, copies, position);
-                }
-                EnterReply::Busy => return Ok(Entered::Busy(copies)),
-            }
+            Err(error) if error.effect() == Effect::None => session.names.settled(claim.owner()),
+            // The name is needed to undo it.
+            _ => {}
         }
+        entered
     }
 
     /// Waits for what is heard over the one stream of the session, and sends nothing meanwhile.
     async fn advance(&self, session: &Session, entry: &Entry, predecessor: &Predecessor) -> Result<Position> {
-        let gone = session.watches.watch(&predecessor.name).gone().await?;
+        let gone = session.watches.watch(&predecessor.name, entry.created, entry.is_near).gone().await?;
         let since = gone.max(entry.created);
         let answer = if predecessor.is_first {
             self.look(since, |local| requests::look(&entry.name, local)).await?
         } else {
             self.look(since, |local| requests::look_ahead(&entry.name, entry.created, local)).await?
         };
-        Ok(requests::position(&answer))
+        Ok(requests::position(&answer, entry.created))
     }
 
     async fn gone(&self, session: &Session, entry: &Entry) {
         // Whoever may not watch any more holds all the same; the right may come back.
-        while session.watches.watch(&entry.name).gone().await.is_err() {
+        while session.watches.watch(&entry.name, entry.created + 1, false).gone().await.is_err() {
             time::sleep(self.servers.longest_delay()).await;
         }
     }
 
     async fn leave(&self, session: &Session, claim: &Claim, entry: Option<&Entry>) -> Result<Released> {
-        let name = self.prefix.entry(claim.key(), claim.owner());
+        let owner = claim.owner();
         let reply = match entry {
-            Some(Entry { created, copies: Effect::None, .. }) => {
-                self.ask(requests::leave(&name, *created)).await
+            Some(Entry { name, created, copies: Effect::None, .. }) => {
+                self.ask(|| requests::leave(name, *created)).await
             }
             _ => {
-                let fenced = self.ask(requests::leave_and_fence(&name, &session.fence, session.lease)).await;
+                let name = entry.map(|entry| entry.name.clone()).or_else(|| session.names.entering(owner));
+                let name = name.unwrap_or_else(|| names::entry(&self.prefix.queue(claim.key()), owner));
+                let fenced =
+                    self.ask(|| requests::leave_and_fence(&name, &session.fence, session.lease)).await;
                 if fenced.result.as_ref().is_err_and(Failure::is_out_of_space) {
                     // What is there goes at once; the fence is set when there is space for it.
-                    self.ask(requests::delete(&name)).await.into_result()?;
+                    self.ask(|| requests::delete(&name)).await.into_result()?;
                 }
                 fenced
             }
@@ -264,8 +297,15 @@ impl QueueStore for EtcdStore {
             return Ok(Released::NotOwner);
         }
         let effect = reply.effect;
-        match (requests::left(&reply.into_result()?), effect) {
-            (true, _) => Ok(Released::Freed),
+        let left = requests::left(&reply.into_result()?);
+        session.names.settled(owner);
+        match (left, effect) {
+            (true, _) => {
+                if let Some(Entry { name, copies: Effect::None, .. }) = entry {
+                    session.names.give_back(name.clone());
+                }
+                Ok(Released::Freed)
+            }
             (false, Effect::None) => Ok(Released::NotOwner),
             (false, Effect::Possible) if entry.is_none() => Ok(Released::NotOwner),
             (false, Effect::Possible) => {
@@ -277,7 +317,7 @@ impl QueueStore for EtcdStore {
     }
 
     async fn verify(&self, _: &Session, entry: &Entry) -> Result<bool> {
-        let reply = self.ask(requests::verify(&entry.name, entry.created)).await;
+        let reply = self.ask(|| requests::verify(&entry.name, entry.created)).await;
         Ok(reply.into_result()?.succeeded())
     }
 }

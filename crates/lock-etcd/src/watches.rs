@@ -2,10 +2,14 @@
 //!
 //! No watch names a start revision: the server would put it with those that it serves every 100 ms only. Instead, a
 //! watch that was created, for the first time or again after the stream broke, is followed by a look at its key.
+//!
+//! It may be put there all the same, if something is committed just when it is created. Whoever cannot wait for so long
+//! has the key watched twice: seldom are both slow.
 
 use std::{
     collections::{HashMap, VecDeque},
-    future,
+    future, mem,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -32,6 +36,10 @@ use crate::{
 /// As many as one transaction may contain.
 const MOST_LOOKS: usize = 100;
 
+/// The end of a watch is told together with others, or with the next begin of one.
+const MOST_ENDED: usize = 64;
+const LONGEST_ENDED: Duration = Duration::from_millis(50);
+
 /// The side of those who want keys watched.
 pub(crate) struct Watches {
     orders: mpsc::UnboundedSender<Order>,
@@ -43,13 +51,21 @@ pub(crate) type Orders = mpsc::UnboundedReceiver<Order>;
 
 pub(crate) enum Order {
     Begin(i64, Watched),
-    End(i64),
+    End(i64, bool),
 }
 
 /// A key, and who is told the revision at which it was seen to be gone, or why it cannot be watched.
 pub(crate) struct Watched {
     key: String,
+    /// What was made at this revision or later is another, by the same name.
+    before: i64,
+    twice: bool,
     gone: oneshot::Sender<Result<i64>>,
+}
+
+/// The numbers by which the server knows the watches of one key: an even one, and the odd one after it if there are two.
+fn numbers(number: i64, twice: bool) -> RangeInclusive<i64> {
+    number..=number + i64::from(twice)
 }
 
 /// A watch of one key. It ends when this is dropped.
@@ -57,6 +73,7 @@ pub(crate) struct Watch<'a> {
     gone: oneshot::Receiver<Result<i64>>,
     watches: &'a Watches,
     number: i64,
+    twice: bool,
 }
 
 impl Watches {
@@ -65,11 +82,12 @@ impl Watches {
         (Self { orders: sender, last_number: AtomicI64::new(0) }, orders)
     }
 
-    pub(crate) fn watch(&self, key: &str) -> Watch<'_> {
+    /// Has `key` watched, which was made before the revision `before`; `twice` if its end must be heard at once.
+    pub(crate) fn watch(&self, key: &str, before: i64, twice: bool) -> Watch<'_> {
         let (sender, gone) = oneshot::channel();
-        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
-        self.order(Order::Begin(number, Watched { key: key.to_owned(), gone: sender }));
-        Watch { gone, watches: self, number }
+        let number = self.last_number.fetch_add(2, Ordering::Relaxed) + 2;
+        self.order(Order::Begin(number, Watched { key: key.to_owned(), before, twice, gone: sender }));
+        Watch { gone, watches: self, number, twice }
     }
 
     fn order(&self, order: Order) {
@@ -90,14 +108,14 @@ impl Watch<'_> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.watches.order(Order::End(self.number));
+        self.watches.order(Order::End(self.number, self.twice));
     }
 }
 
 /// Serves the watches until the session goes, over one stream after the other.
 pub(crate) async fn serve(orders: Orders, servers: Arc<Servers>) {
-    let (watched, asked, unproven) = Default::default();
-    let mut stream = Stream { orders, watched, asked, unproven };
+    let (watched, asked, unproven, ended) = Default::default();
+    let mut stream = Stream { orders, watched, asked, unproven, ended };
     let mut delay = servers.retry_delay();
     // A stream is opened by its first watch.
     while stream.wait_for_watches().await {
@@ -132,6 +150,8 @@ struct Stream {
     asked: VecDeque<i64>,
     /// Watches that were created, at whose keys nobody has looked since.
     unproven: Vec<i64>,
+    /// Watches that nobody needs any more, which the server is yet to be told.
+    ended: Vec<i64>,
 }
 
 /// What is heard over a stream, and from which server.
@@ -153,17 +173,19 @@ impl Stream {
         true
     }
 
-    /// Writes an order down; returns what the server must be told.
-    fn take(&mut self, order: Order) -> Request {
+    /// Writes an order down; returns what the server must be told at once.
+    fn take(&mut self, order: Order) -> Vec<Request> {
         match order {
             Order::Begin(number, watched) => {
-                let key = watched.key.clone();
+                let begin = numbers(number, watched.twice);
+                let begin = begin.map(|number| Request::Begin(number, watched.key.clone())).collect();
                 self.watched.insert(number, watched);
-                Request::Begin(number, key)
+                begin
             }
-            Order::End(number) => {
+            Order::End(number, twice) => {
                 self.watched.remove(&number);
-                Request::End(number)
+                self.ended.extend(numbers(number, twice));
+                Vec::new()
             }
         }
     }
@@ -172,8 +194,11 @@ impl Stream {
         let limit = servers.request_timeout();
         let mut left = std::pin::pin!(servers.left(server));
         self.unproven.clear();
-        let mut begin: Vec<_> =
-            self.watched.iter().map(|(number, watched)| (*number, watched.key.clone())).collect();
+        self.ended.clear();
+        let watches = self.watched.iter().flat_map(|(number, watched)| {
+            numbers(*number, watched.twice).map(|number| (number, watched.key.clone()))
+        });
+        let mut begin: Vec<_> = watches.collect();
         let (number, key) = begin.pop().expect("a stream is opened for somebody");
         self.asked = VecDeque::from([number]);
         let mut client = server.watch.clone();
@@ -182,15 +207,28 @@ impl Stream {
         for (number, key) in begin {
             self.send(Request::Begin(number, key), &mut requests, &mut answers).await?;
         }
+        let mut end_at = Instant::now();
         loop {
+            let (none_ended, mut must_end) = (self.ended.is_empty(), false);
             tokio::select! {
                 answer = answers.stream.message() => self.hear_all(answer?, &mut answers)?,
                 order = self.orders.recv() => {
                     let Some(order) = order else { return Ok(SessionGone) };
-                    let request = self.take(order);
-                    self.send(request, &mut requests, &mut answers).await?;
+                    for request in self.take(order) {
+                        self.send(request, &mut requests, &mut answers).await?;
+                        must_end = true;
+                    }
                 }
+                () = time::sleep_until(end_at), if !self.ended.is_empty() => must_end = true,
                 () = &mut left => return Err(Failure::NoAnswer(limit)),
+            }
+            if none_ended {
+                end_at = Instant::now() + LONGEST_ENDED;
+            }
+            if must_end || self.ended.len() >= MOST_ENDED {
+                for number in mem::take(&mut self.ended) {
+                    self.send(Request::End(number), &mut requests, &mut answers).await?;
+                }
             }
             while !self.unproven.is_empty() {
                 self.prove(&answers).await?;
@@ -231,11 +269,10 @@ impl Stream {
     fn hear(&mut self, answer: &WatchResponse, answers: &Answers<'_>) -> Result<(), Failure> {
         answers.servers.check_cluster(answer.header())?;
         let asked = if answer.created() { self.asked.pop_front() } else { None };
-        let number = if answer.canceled() { asked.unwrap_or(answer.watch_id()) } else { answer.watch_id() };
-        if !self.watched.contains_key(&number) {
-            // The end of a watch that nobody needs any more.
-            return Ok(());
-        }
+        let id = if answer.canceled() { asked.unwrap_or(answer.watch_id()) } else { answer.watch_id() };
+        let number = id & !1;
+        // The end of a watch that nobody needs any more is passed over.
+        let Some(watched) = self.watched.get(&number) else { return Ok(()) };
         if answer.canceled() {
             let failure = canceled(answer);
             if failure.outcome() != Outcome::Refused {
@@ -244,7 +281,7 @@ impl Stream {
             self.tell(number, Err(failure.into_error(&answers.server.name, Effect::None)));
         } else if answer.events().iter().any(|event| event.event_type() == EventType::Delete) {
             self.tell(number, Ok(answer.header().map_or(0, |header| header.revision())));
-        } else if answer.created() {
+        } else if answer.created() && id == *numbers(number, watched.twice).end() {
             self.unproven.push(number);
         }
         Ok(())
@@ -274,7 +311,7 @@ impl Stream {
         };
         let revision = requests::revision(&answer);
         for (number, found) in batch.into_iter().zip(requests::gets(&answer)) {
-            if found.kvs().is_empty() {
+            if !requests::is_older(&found, self.watched[&number].before) {
                 self.tell(number, Ok(revision));
             }
         }
