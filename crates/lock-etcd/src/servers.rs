@@ -59,7 +59,14 @@ macro_rules! answers {
     )*};
 }
 
-answers!(GetResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRevokeResponse, TxnResponse);
+answers!(
+    DeleteResponse,
+    GetResponse,
+    LeaseGrantResponse,
+    LeaseKeepAliveResponse,
+    LeaseRevokeResponse,
+    TxnResponse
+);
 
 /// How a request ended.
 pub(crate) struct Reply<T> {

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -62,6 +62,8 @@ pub struct Entry {
     copies: Effect,
     /// Whether its turn may come before a watch that the server serves slowly would be heard of.
     is_near: bool,
+    /// Whether it was asked to be deleted.
+    is_left: AtomicBool,
 }
 
 /// One entry in the queue of a key. The first is the holder's.
@@ -137,7 +139,8 @@ impl EtcdStore {
 
     async fn enter_as(&self, name: &str, session: &Session, claim: &Claim) -> Result<Entered<Entry>> {
         let queued = |created, copies, position, is_near| {
-            let entry = Entry { name: name.to_owned(), created, copies, is_near };
+            let entry =
+                Entry { name: name.to_owned(), created, copies, is_near, is_left: AtomicBool::new(false) };
             Ok(Entered::Queued { entry, token: token(created), position })
         };
         let mut copies = Effect::None;
@@ -170,6 +173,26 @@ impl EtcdStore {
                 }
                 EnterReply::Busy => return Ok(Entered::Busy(copies)),
             }
+        }
+    }
+
+    /// Deletes an entry for the first time. No condition is needed, which costs as much as the deletion: nobody else
+    /// has the name, until it is known that no copy of this request is under way.
+    async fn leave_first(&self, name: &str, session: &Session) -> Result<Released> {
+        let deleting = self.servers.ask(|server| {
+            let name = name.to_owned();
+            async move { server.kv.clone().delete(name, None).await }
+        });
+        let reply = deleting.await;
+        let effect = reply.effect;
+        match (reply.into_result()?.deleted() > 0, effect) {
+            (true, Effect::None) => {
+                session.names.give_back(name.to_owned());
+                Ok(Released::Freed)
+            }
+            (true, Effect::Possible) => Ok(Released::Freed),
+            (false, Effect::None) => Ok(Released::NotOwner),
+            (false, Effect::Possible) => Err(unknown_release()),
         }
     }
 
@@ -277,6 +300,11 @@ impl QueueStore for EtcdStore {
 
     async fn leave(&self, session: &Session, claim: &Claim, entry: Option<&Entry>) -> Result<Released> {
         let owner = claim.owner();
+        if let Some(Entry { name, copies: Effect::None, is_left, .. }) = entry
+            && !is_left.swap(true, Ordering::Relaxed)
+        {
+            return self.leave_first(name, session).await;
+        }
         let reply = match entry {
             Some(Entry { name, created, copies: Effect::None, .. }) => {
                 self.ask(|| requests::leave(name, *created)).await
@@ -300,19 +328,10 @@ impl QueueStore for EtcdStore {
         let left = requests::left(&reply.into_result()?);
         session.names.settled(owner);
         match (left, effect) {
-            (true, _) => {
-                if let Some(Entry { name, copies: Effect::None, .. }) = entry {
-                    session.names.give_back(name.clone());
-                }
-                Ok(Released::Freed)
-            }
+            (true, _) => Ok(Released::Freed),
             (false, Effect::None) => Ok(Released::NotOwner),
             (false, Effect::Possible) if entry.is_none() => Ok(Released::NotOwner),
-            (false, Effect::Possible) => {
-                let message = "an answer was lost during the release: the key is given back, but whether it was held \
-                               until then is not known";
-                Err(Error::new(ErrorKind::Unavailable, message))
-            }
+            (false, Effect::Possible) => Err(unknown_release()),
         }
     }
 
@@ -326,6 +345,12 @@ impl QueueStore for EtcdStore {
 fn entered(error: Error) -> Error {
     let message = "an entry was made, and then could not be looked at";
     Error::new(error.kind(), message).with_source(error)
+}
+
+fn unknown_release() -> Error {
+    let message = "an answer was lost during the release: the key is given back, but whether it was held until then is \
+                   not known";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 fn seconds(number: i64) -> Duration {
