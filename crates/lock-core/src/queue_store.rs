@@ -22,8 +22,8 @@ pub trait QueueStore: Send + Sync + 'static {
     /// An entry that was certainly made.
     type Entry: Send + Sync + 'static;
 
-    /// Whether [`advance`](Self::advance) always looks at the entry itself before it tells that it is the first. If not,
-    /// an entry that waits must be watched from the start; otherwise only one that is there for a while.
+    /// Whether [`advance`](Self::advance) always looks at the entry itself before it tells that it is the first. If
+    /// not, an entry that waits must be watched from the start; otherwise only one that is there for a while.
     const LOOKS_AT_ITSELF: bool = false;
 
     /// Opens a session, and returns for how long the servers certainly keep it from the sending of a renewal on.

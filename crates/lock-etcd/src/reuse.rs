@@ -1,8 +1,8 @@
 //! Which names of entries may be used again.
 //!
-//! etcd keeps each name that ever was until its history is compacted, and whoever looks at a queue passes over all that
-//! were in it. So a session uses names again: those of entries that the first request to delete them certainly took away,
-//! so that no request that names them is under way.
+//! etcd keeps each name that ever was until its history is compacted, and whoever looks at a queue passes over all
+//! that were in it. So a session uses names again: those of entries that the first request to delete them certainly
+//! took away, so that no request that names them is under way.
 
 use std::collections::HashMap;
 

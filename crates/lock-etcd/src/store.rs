@@ -176,8 +176,8 @@ impl EtcdStore {
         }
     }
 
-    /// Deletes an entry for the first time. No condition is needed, which costs as much as the deletion: nobody else
-    /// has the name, until it is known that no copy of this request is under way.
+    /// Deletes an entry for the first time. That needs no condition: nobody else has the name until it is known that no
+    /// copy of this request is under way.
     async fn leave_first(&self, name: &str, session: &Session) -> Result<Released> {
         let deleting = self.servers.ask(|server| {
             let name = name.to_owned();
