@@ -4,7 +4,6 @@ use std::{
     ffi::OsString,
     fs,
     process::{Child, Command, Stdio},
-    thread,
     time::Duration,
 };
 
@@ -60,24 +59,27 @@ impl SlowDisk {
         Ok(disk)
     }
 
-    /// Waits until a thread stands still in a sync, and says which.
-    pub(crate) fn wait_until_stuck(&self) -> Result<String> {
+    /// Waits until a thread whose name begins so stands still in a sync, and says which.
+    pub(crate) fn wait_until_stuck(&self, thread: &str) -> Result<String> {
+        const LOOKS: u32 = 8;
         let stopped = || -> Result<String> {
             for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
                 let stat = fs::read_to_string(task?.path().join("stat"))?;
-                if stat.contains(") t ") {
-                    return Ok(
-                        stat.split(") ").next().unwrap_or_default().to_owned() + ") stands still in a sync"
-                    );
+                let (id, rest) = stat.split_once(" (").unwrap_or_default();
+                let (name, state) = rest.split_once(") ").unwrap_or_default();
+                if name.starts_with(thread) && state.starts_with('t') {
+                    return Ok(format!("thread {id}, {name}, stands still in a sync"));
                 }
             }
-            bail!("no thread of process {} stands still", self.pid)
+            bail!("no thread {thread:?} of process {} stands still", self.pid)
         };
         eventually("a sync that is delayed", BOUND, || {
             let first = stopped()?;
-            // why: a thread also stands still for an instant at each call that strace looks at
-            thread::sleep(Duration::from_millis(50));
-            ensure!(stopped()? == first, "none stays so");
+            for _ in 0..LOOKS {
+                // why: a thread also stands still for an instant at each call that strace looks at
+                std::thread::sleep(Duration::from_millis(20));
+                ensure!(stopped()? == first, "none stays so");
+            }
             Ok(first)
         })
     }

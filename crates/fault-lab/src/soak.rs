@@ -141,7 +141,7 @@ fn storm(lab: &Lab<'_>, seed: u64, time: Duration) -> Result<()> {
     }
     lab.servers.mend()?;
     let agents = crowd.into_inner();
-    lab.finish(Some(&Load { agents }))
+    lab.finish(Some(&Load::of(agents)))
 }
 
 /// Starts one more client that contends for all locks.

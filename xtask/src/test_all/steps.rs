@@ -55,6 +55,10 @@ pub(super) fn all(packages: &[Package], has_engine: bool) -> Vec<Step> {
         Step::new("conformance", "xtask conformance"),
         Step::new("tutorial", "xtask tutorial --workspace"),
     ];
+    // The lab stops, traces and preloads processes as Linux does it.
+    if cfg!(target_os = "linux") {
+        steps.push(Step::new("faults", "xtask faults --quick --workspace"));
+    }
     let in_containers = IN_CONTAINERS.into_iter().flat_map(|test| ["--test", test]);
     let containers = |name| Step::new(name, "test --workspace --all-features").and(in_containers);
     if has_engine {

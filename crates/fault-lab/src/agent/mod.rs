@@ -186,8 +186,8 @@ impl Agent {
                 Ok(None) => Ok(Answer::Busy),
                 Err(error) => Err(told(&error)),
             },
-            Command::CancelAcquire { lock, how, polls } => {
-                self.cancel_acquire(agent, &lock, how, polls).await
+            Command::CancelAcquire { lock, how, polls, linger } => {
+                self.cancel_acquire(agent, &lock, how, (polls, Duration::from_millis(linger))).await
             }
             Command::Stall { lock, polls, leak } => self.stall(agent, &lock, polls, leak).await,
             Command::Elsewhere { lock, idle } => self.elsewhere(agent, &lock, idle).await,

@@ -81,6 +81,8 @@ pub(crate) enum Command {
         lock: String,
         how: How,
         polls: usize,
+        /// Milliseconds between the last poll and the drop.
+        linger: u64,
     },
     /// Polls an acquire so many times, and keeps it unpolled, or leaks it.
     Stall {

@@ -45,7 +45,7 @@ async fn poll_some<F: Future + ?Sized>(future: &mut Pin<Box<F>>, polls: usize) -
         }
     });
     // A future that is never woken again is at its last await, as far as this caller can tell.
-    let output = tokio::time::timeout(Duration::from_secs(2), output).await.unwrap_or(None);
+    let output = tokio::time::timeout(Duration::from_millis(500), output).await.unwrap_or(None);
     (count, output)
 }
 
@@ -62,10 +62,13 @@ impl Agent {
         agent: u32,
         lock: &str,
         how: How,
-        polls: usize,
+        (polls, linger): (usize, Duration),
     ) -> Result<Answer, (String, String)> {
-        let (attempt, future) = self.begin(agent, lock, how);
-        let (count, outcome) = poll_and_drop(future, polls).await;
+        let (attempt, mut future) = self.begin(agent, lock, how);
+        let (count, outcome) = poll_some(&mut future, polls).await;
+        // why: what it asked for is executed meanwhile, and nobody looks at the answer
+        tokio::time::sleep(linger).await;
+        drop(future);
         match outcome {
             Some(outcome) => {
                 let held = self.settle(agent, lock, attempt, outcome).map_err(|error| told(&error))?;

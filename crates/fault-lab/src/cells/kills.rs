@@ -10,8 +10,8 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
-    Row::new(1, "holder killed", REMOTE, holder).quick(&[Setnx, super::Redlock, super::Etcd, super::Zk]),
-    Row::new(8, "leader killed", EZ, leader).quick(&[super::Zk]),
+    Row::new(1, "holder killed", REMOTE, holder).quick(&[Setnx, super::Redlock, super::Etcd]),
+    Row::new(8, "leader killed", EZ, leader),
     Row::new(9, "the client's server killed", EZ, follower),
 ];
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
-    Row::new(11, "client cut off from the servers", REMOTE, cut_off).quick(REMOTE),
+    Row::new(11, "client cut off from the servers", REMOTE, cut_off).quick(&[Setnx, Redlock, super::Etcd]),
     Row::new(13, "one direction of the network stalls", REMOTE, one_way),
     Row::new(14, "replies later than the lease", REMOTE, late_replies).quick(&[Setnx]),
     Row::new(15, "requests later than the lease", RQ, late_requests).quick(&[Setnx]),

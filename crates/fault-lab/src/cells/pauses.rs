@@ -13,7 +13,12 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
-    Row::new(2, "holder stopped past its lease", ALL, stopped).overlapping().quick(ALL),
+    Row::new(2, "holder stopped past its lease", ALL, stopped).overlapping().quick(&[
+        Local,
+        Setnx,
+        Redlock,
+        Backend::Etcd,
+    ]),
     Row::new(3, "holder's runtime starved", ALL, starved).overlapping().quick(&[Local, Setnx, Redlock]),
     Row::new(10, "no quorum for three leases", &[Redlock, Backend::Etcd, Backend::Zk], no_quorum)
         .quick(&[Redlock, Backend::Etcd]),

@@ -249,7 +249,7 @@ fn unsynced(lab: &mut Lab<'_>) -> Result<()> {
     let holder = lab.special_agent(own())?;
     let disk = SlowDisk::begin(redis.pid().context("Redis runs")?, std::time::Duration::from_secs(20))?;
     let fault = lab.fault("a sync of the log takes 20 s, and the server is killed meanwhile");
-    let proof = disk.wait_until_stuck()?;
+    let proof = disk.wait_until_stuck("bio_aof")?;
     holder.hold(LOCK)?;
     redis.kill()?;
     redis.restart()?;

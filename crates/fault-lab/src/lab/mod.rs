@@ -74,6 +74,15 @@ pub(crate) struct Special {
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) agents: Vec<Agent>,
+    /// What each had open, and how many tasks, while nothing was broken.
+    baseline: Vec<Census>,
+}
+
+/// What a client has open, and how many tasks.
+#[derive(Clone, Copy, Debug)]
+struct Census {
+    files: usize,
+    tasks: u64,
 }
 
 /// Something that is broken now.
@@ -193,9 +202,10 @@ impl<'a> Lab<'a> {
     }
 
     fn start_load(&self, agents: Vec<Agent>, pace: Pace) -> Result<Load> {
-        let load = Load { agents };
+        let mut load = Load::of(agents);
         load.start(pace)?;
         self.cycles("rounds before the fault", ENOUGH)?;
+        load.baseline = load.agents.iter().map(Census::of).collect::<Result<_>>()?;
         Ok(load)
     }
 
@@ -274,11 +284,49 @@ impl<'a> Lab<'a> {
             let ended = pending.wait()?;
             ensure!(ended.is_ok(), "a contender ended badly: {ended:?}");
         }
+        if let Some(load) = load {
+            self.expect_no_growth(load);
+        }
         self.last_word(&agents, special())?;
         // Killed agents leave what only the end of their leases clears.
         self.expect_nothing_left(self.ttl * 2 + Duration::from_secs(2), "nothing is left on the servers")?;
         agents.iter().for_each(|agent| agent.process.close_input());
         Ok(())
+    }
+
+    /// Expects that those who contended have no more connections and tasks than before the fault, but for what a client
+    /// may keep for a while.
+    fn expect_no_growth(&self, load: &Load) {
+        let spare = 2 * self.servers.count().max(1) + 4;
+        let lives = |(agent, _): &(&Agent, &Census)| !agent.process.has_ended();
+        for (agent, before) in load.agents.iter().zip(&load.baseline).filter(lives) {
+            let calm = eventually(
+                "connections and tasks to be as before",
+                self.ttl * 2 + Duration::from_secs(2),
+                || {
+                    let after = Census::of(agent)?;
+                    ensure!(
+                        after.files <= before.files + spare,
+                        "{} files, {} before",
+                        after.files,
+                        before.files
+                    );
+                    ensure!(
+                        after.tasks <= before.tasks + spare as u64,
+                        "{} tasks, {} before",
+                        after.tasks,
+                        before.tasks
+                    );
+                    Ok(())
+                },
+            );
+            let seen = calm.as_ref().err().map(|error| format!(": {error:#}")).unwrap_or_default();
+            self.expect(
+                Invariant::Leaks,
+                calm.is_ok(),
+                format!("client {} leaks nothing{seen}", agent.number),
+            );
+        }
     }
 
     /// The last operation of a run must succeed.
@@ -315,7 +363,22 @@ impl<'a> Lab<'a> {
     }
 }
 
+impl Census {
+    fn of(agent: &Agent) -> Result<Self> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", agent.process.pid()))?.count();
+        match agent.ask(Command::Tasks)? {
+            Ok(Answer::Count(tasks)) => Ok(Self { files, tasks }),
+            other => bail!("agent {} was asked for its tasks, and answered {other:?}", agent.number),
+        }
+    }
+}
+
 impl Load {
+    /// A load of agents that contend already.
+    pub(crate) fn of(agents: Vec<Agent>) -> Self {
+        Self { agents, baseline: Vec::new() }
+    }
+
     pub(crate) fn start(&self, pace: Pace) -> Result<()> {
         for agent in &self.agents {
             let started = agent.ask(Command::Contend { lock: LOCK.to_owned(), tasks: 1, pace })?;

@@ -97,7 +97,7 @@ fn section(outcome: &Outcome, seed: u64) -> Markup {
     html! {
         details id=(anchor(cell)) open[*verdict == Verdict::Violation] {
             summary {
-                span.badge class=(style(*verdict)) { (verdict.sign()) } " "
+                span class={ "badge " (style(*verdict)) } { (verdict.sign()) } " "
                 b { (cell.backend) } " · " (cell.row) " · " (cell.name)
             }
             div.paper.inside {

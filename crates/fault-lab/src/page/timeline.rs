@@ -96,7 +96,7 @@ pub(super) fn draw(outcome: &Outcome) -> Markup {
     }
     tokens(&mut svg, &held, &window, height - 22.0);
     let step = ((window.to - window.from) / MS / 6).max(1);
-    for tick in 0..=6 {
+    for tick in 0..6 {
         let at = window.from + tick * step * MS;
         if at <= window.to {
             text(&mut svg, window.x(at), height - 4.0, &format!("{} ms", tick * step));

@@ -82,7 +82,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     plant(Bug::TokenNotAccepted, 57, &[Tokens]),
     plant(Bug::TokenFromClient, 1, &[Tokens]),
     plant(Bug::StoreChecksWritesOnly, 58, &[Invariant::Fencing, Invariant::Updates]),
-    plant(Bug::OrderAsText, 28, &[Order]),
+    plant(Bug::OrderAsText, 1, &[Order, Belief]),
     plant(Bug::LookBeforeListen, 1, &[Progress]),
     plant(Bug::OwnEntryNotChecked, 56, &[Belief]),
     plant(Bug::KeepAliveOnly, 38, &[Loss]),
