@@ -22,32 +22,67 @@ pub enum Outcome {
     },
 }
 
-/// Makes a guard of a grant, and of anything else what it is; undoes whatever may have been left behind.
+/// A try that was refused.
+pub(crate) struct Refusal<S: LeaseStore> {
+    pub(crate) free_in: Duration,
+    /// Its claim, if that has a place in the servers' queue.
+    pub(crate) queued: Option<PendingClaim<S>>,
+}
+
+type Attempted<S> = Result<LockGuard, Refusal<S>>;
+
+/// Tries with a fresh owner id.
 pub(crate) async fn attempt_once<S: LeaseStore>(
     background: &Arc<Background<S>>,
     key: &Key,
     waits: bool,
-) -> Result<Outcome> {
-    let claim = background.claim(key, waits)?;
-    let (timing, started) = (background.timing(), claim.started());
-    let validity = Arc::new(Validity::until(timing.deadline(started, timing.ttl())));
-    let pending = PendingClaim::new(background, Lease::new(claim, timing.ttl(), validity));
+) -> Result<Attempted<S>> {
+    let lease = lease_of(background, background.claim(key, waits)?);
+    attempt(background, PendingClaim::new(background, lease)).await
+}
+
+/// Tries with the claim that has a place in the servers' queue.
+pub(crate) async fn attempt_again<S: LeaseStore>(
+    background: &Arc<Background<S>>,
+    queued: PendingClaim<S>,
+) -> Result<Attempted<S>> {
+    background.check_open()?;
+    let lease = lease_of(background, queued.held().subject().restarted());
+    attempt(background, queued.restarted(lease)).await
+}
+
+fn lease_of<S: LeaseStore>(background: &Arc<Background<S>>, claim: Claim) -> Arc<Lease<Claim>> {
+    let timing = background.timing();
+    let validity = Validity::until(timing.deadline(claim.started(), timing.ttl()));
+    Lease::new(claim, timing.ttl(), Arc::new(validity))
+}
+
+/// Makes a guard of a grant, and of anything else what it is; undoes whatever may have been left behind.
+async fn attempt<S: LeaseStore>(
+    background: &Arc<Background<S>>,
+    pending: PendingClaim<S>,
+) -> Result<Attempted<S>> {
     let reply = background.bounded(background.store().acquire(pending.held().subject())).await;
+    let (timing, claim) = (background.timing(), pending.held().subject());
     let (effect, outcome) = match reply {
         Ok(AcquireReply::Granted { token, ttl }) => {
             let lease = pending.held();
-            lease.grant(ttl, timing.deadline(started, ttl));
+            lease.grant(ttl, timing.deadline(claim.started(), ttl));
             let left = lease.validity().remaining();
             if left < timing.min_validity() {
-                return Err(too_late(left).with_key(key));
+                return Err(too_late(left).with_key(claim.key()));
             }
             background.renew_from_now_on(lease);
-            return Ok(Outcome::Acquired(pending.into_guard(token)));
+            return Ok(Ok(pending.into_guard(token)));
         }
-        Ok(AcquireReply::Busy { free_in, effect }) => (effect, Ok(Outcome::Busy { free_in })),
-        Err(error) => (error.effect(), Err(error.with_key(key))),
+        Ok(AcquireReply::Queued { free_in }) => {
+            return Ok(Err(Refusal { free_in, queued: Some(pending.queued()) }));
+        }
+        Ok(AcquireReply::Busy { free_in, effect }) => (effect, Ok(Err(Refusal { free_in, queued: None }))),
+        Err(error) => (error.effect(), Err(error.with_key(claim.key()))),
     };
-    if effect == Effect::None {
+    // What had a place in a queue before has left something, whatever this try did.
+    if effect == Effect::None && claim.begun() == claim.started() {
         pending.settled();
     }
     outcome

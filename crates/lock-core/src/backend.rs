@@ -20,7 +20,7 @@ pub use crate::{
     queue_store::{Entered, Position, Predecessor, QueueStore},
     queued::Queued,
     shared::SharedAttempt,
-    store::{AcquireReply, Claim, LeaseStore, OwnerId, Released, Renewal},
+    store::{AcquireReply, Claim, LeaseStore, OwnerHex, OwnerId, Released, Renewal},
     validity::Validity,
     waiting::{Acquirer, ReleaseListener, WaitingStore},
 };

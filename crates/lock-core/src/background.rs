@@ -127,6 +127,8 @@ pub(crate) struct Background<S: HoldStore> {
 
 struct State<S: HoldStore> {
     schedule: BTreeMap<Due, Arc<Lease<S::Renewed>>>,
+    /// When the task wakes by itself: for what is due later it need not be woken.
+    alarm: BootInstant,
     next_number: u64,
     abandoned: Vec<S::Held>,
     undoing: usize,
@@ -162,6 +164,7 @@ impl<S: HoldStore> Background<S> {
         let runtime = present_runtime()?;
         let state = State {
             schedule: BTreeMap::new(),
+            alarm: BootInstant::NEVER,
             next_number: 0,
             abandoned: Vec::new(),
             undoing: 0,
@@ -204,7 +207,7 @@ impl<S: HoldStore> Background<S> {
         Ok(Claim::new(key.clone(), self.timing.ttl(), waits))
     }
 
-    fn check_open(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         let state = self.state();
         match (state.closed, state.ended) {
             (false, false) => Ok(()),
@@ -255,9 +258,9 @@ impl<S: HoldStore> Background<S> {
             Stage::Withdrawn => return,
             stage => *stage = Stage::Due(due),
         }
-        let alarm = state.schedule.first_key_value().map(|(first, _)| *first);
         state.schedule.insert(due, lease);
-        if alarm.is_none_or(|first| due < first) {
+        if due.0 < state.alarm {
+            state.alarm = due.0;
             self.changed.notify_one();
         }
     }
@@ -277,6 +280,17 @@ impl<S: HoldStore> Background<S> {
         if !state.ended {
             state.abandoned.push(held);
             self.changed.notify_one();
+        }
+    }
+
+    /// Notes that an undo may follow, or need not any more.
+    pub(crate) fn expect_undo(&self, may_follow: bool) {
+        let mut state = self.state();
+        if may_follow {
+            state.undoing += 1;
+        } else {
+            drop(state);
+            drop(Undoing(self));
         }
     }
 
@@ -301,7 +315,7 @@ impl<S: HoldStore> Background<S> {
             if jobs.is_empty() && self.state().is_deserted() {
                 return;
             }
-            let sleep = alarm.map_or(Duration::MAX, |alarm| alarm.since(BootInstant::now()));
+            let sleep = alarm.since(BootInstant::now());
             tokio::select! {
                 () = self.changed.notified() => {}
                 Some(done) = jobs.join_next() => {
@@ -315,7 +329,7 @@ impl<S: HoldStore> Background<S> {
     }
 
     /// Starts what is due, and returns when the next renewal will be.
-    fn begin_due_jobs(self: &Arc<Self>, jobs: &mut JoinSet<()>) -> Option<BootInstant> {
+    fn begin_due_jobs(self: &Arc<Self>, jobs: &mut JoinSet<()>) -> BootInstant {
         let mut state = self.state();
         let abandoned = mem::take(&mut state.abandoned);
         state.undoing += abandoned.len();
@@ -323,16 +337,13 @@ impl<S: HoldStore> Background<S> {
             jobs.spawn(Arc::clone(self).undo_until_done(held));
         }
         let now = BootInstant::now();
-        while let Some(first) = state.schedule.first_entry() {
-            let alarm = first.key().0;
-            if alarm > now {
-                return Some(alarm);
-            }
+        while let Some(first) = state.schedule.first_entry().filter(|first| first.key().0 <= now) {
             let lease = first.remove();
             lease.renewal().stage = Stage::Idle;
             jobs.spawn(Arc::clone(self).renew(lease));
         }
-        None
+        state.alarm = state.schedule.first_key_value().map_or(BootInstant::NEVER, |(first, _)| first.0);
+        state.alarm
     }
 
     async fn renew(self: Arc<Self>, lease: Arc<Lease<S::Renewed>>) {

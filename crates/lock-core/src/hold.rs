@@ -12,11 +12,26 @@ use crate::{
 pub(crate) struct PendingClaim<S: HoldStore> {
     background: Arc<Background<S>>,
     held: Option<S::Held>,
+    is_queued: bool,
 }
 
 impl<S: HoldStore> PendingClaim<S> {
     pub(crate) fn new(background: &Arc<Background<S>>, held: S::Held) -> Self {
-        Self { background: Arc::clone(background), held: Some(held) }
+        Self { background: Arc::clone(background), held: Some(held), is_queued: false }
+    }
+
+    /// Notes that it has a place in the servers' queue, which `close` waits for to be given up.
+    pub(crate) fn queued(mut self) -> Self {
+        if !std::mem::replace(&mut self.is_queued, true) {
+            self.background.expect_undo(true);
+        }
+        self
+    }
+
+    /// Makes it what is about to be asked for again, from its place in a queue.
+    pub(crate) fn restarted(mut self, held: S::Held) -> Self {
+        self.held = Some(held);
+        self
     }
 
     pub(crate) fn held(&self) -> &S::Held {
@@ -40,6 +55,9 @@ impl<S: HoldStore> Drop for PendingClaim<S> {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
             self.background.undo(held);
+        }
+        if self.is_queued {
+            self.background.expect_undo(false);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! A backend made of leases: attempts that undo themselves, guards with a deadline.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc};
 
 use crate::{
     Capabilities, Key, LockGuard, Options, Result,
-    attempt::attempt_once,
-    backend::{Acquirer, Backend, LeaseStore, Outcome, WaitingBackend, WaitingStore},
+    attempt::{Refusal, attempt_once},
+    backend::{Acquirer, Backend, LeaseStore, WaitingBackend, WaitingStore},
     background::Background,
     local_waiters::{Contender, LocalWaiters},
 };
@@ -68,10 +68,7 @@ impl<S: LeaseStore> Backend for Leased<S> {
     }
 
     async fn try_lock(&self, key: Key) -> Result<Option<LockGuard>> {
-        match attempt_once(&self.background, &key, false).await? {
-            Outcome::Acquired(guard) => Ok(Some(guard)),
-            Outcome::Busy { .. } => Ok(None),
-        }
+        Ok(attempt_once(&self.background, &key, false).await?.ok())
     }
 
     async fn close(&self) {
@@ -81,15 +78,16 @@ impl<S: LeaseStore> Backend for Leased<S> {
 
 impl<S: WaitingStore> WaitingBackend for Leased<S> {
     async fn lock(&self, key: Key) -> Result<LockGuard> {
-        let mut free_in = None;
+        let mut refused = None;
         if !self.waiters.has_line(&key) {
             match attempt_once(&self.background, &key, true).await? {
-                Outcome::Acquired(guard) => return Ok(guard),
-                Outcome::Busy { free_in: told } => free_in = Some(told),
+                Ok(guard) => return Ok(guard),
+                Err(refusal) => refused = Some(refusal),
             }
         }
-        let contend = |contender| contend(Arc::clone(&self.background), contender, free_in);
-        self.waiters.wait(&key, self.background.runtime(), contend).await
+        let contend = |contender, refused| contend(Arc::clone(&self.background), contender, refused);
+        // Boxed: to wait is rare, and would be part of every acquire's future.
+        Box::pin(self.waiters.wait(&key, self.background.runtime(), refused, contend)).await
     }
 }
 
@@ -97,10 +95,10 @@ impl<S: WaitingStore> WaitingBackend for Leased<S> {
 async fn contend<S: WaitingStore>(
     background: Arc<Background<S>>,
     contender: Contender,
-    mut free_in: Option<Duration>,
+    mut refused: Option<Refusal<S>>,
 ) {
     while !contender.finish() {
-        let acquirer = Acquirer::new(&background, contender.key().clone(), free_in.take());
+        let acquirer = Acquirer::new(&background, contender.key().clone(), refused.take());
         let locked = tokio::select! {
             biased;
             locked = background.store().lock(&acquirer) => locked,

@@ -54,24 +54,27 @@ impl LocalWaiters {
     }
 
     /// Waits until it is this caller's turn. For the first in a line `contend` begins the work of its contender, which
-    /// `runtime` drives.
+    /// `runtime` drives, and is given `refused`, what the caller's own try came to.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: the place in the line is given up.
-    pub(crate) async fn wait<F>(
+    pub(crate) async fn wait<T, F>(
         self: &Arc<Self>,
         key: &Key,
         runtime: &Handle,
-        contend: impl Fn(Contender) -> F,
+        mut refused: Option<T>,
+        contend: impl Fn(Contender, Option<T>) -> F,
     ) -> Result<LockGuard>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let place = Place { lines: self, key, waiter: Arc::default() };
         loop {
-            if let Some(contender) = place.stand() {
-                runtime.spawn(contend(contender));
+            let contender = place.stand();
+            let refused = refused.take();
+            if let Some(contender) = contender {
+                runtime.spawn(contend(contender, refused));
             }
             place.waiter.woken.notified().await;
             if let Some(error) = place.waiter.failure.get() {

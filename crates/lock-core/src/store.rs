@@ -1,6 +1,6 @@
 //! What a backend of leases must supply: one request each to acquire, renew, release and inspect.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, ops::Deref, time::Duration};
 
 use rand::{TryRng, rngs::SysRng};
 
@@ -52,7 +52,10 @@ pub trait LeaseStore: Send + Sync + 'static {
 
     /// Makes `claim` the holder of its key if nobody is.
     ///
-    /// If the same claim arrives twice, the second time must not be refused.
+    /// If the same claim arrives twice, the second time must not be refused. A claim that was [`Queued`] is sent again
+    /// each time that its waiter looks.
+    ///
+    /// [`Queued`]: AcquireReply::Queued
     fn acquire(&self, claim: &Claim) -> impl Future<Output = Result<AcquireReply>> + Send;
 
     /// Sets the lease of `claim` back to its full TTL, if `claim` still holds its key. Never creates anything.
@@ -76,13 +79,20 @@ pub struct Claim {
     owner: OwnerId,
     ttl: Duration,
     waits: bool,
+    begun: BootInstant,
     started: BootInstant,
 }
 
 impl Claim {
     // Only an attempt makes a claim, so that no claim goes without its undo.
     pub(crate) fn new(key: Key, ttl: Duration, waits: bool) -> Self {
-        Self { key, owner: OwnerId::random(), ttl, waits, started: BootInstant::now() }
+        let begun = BootInstant::now();
+        Self { key, owner: OwnerId::random(), ttl, waits, begun, started: begun }
+    }
+
+    /// Makes it a claim that is about to be sent again, from its place in a queue.
+    pub(crate) fn restarted(&self) -> Self {
+        Self { started: BootInstant::now(), ..self.clone() }
     }
 
     /// Returns the key that is claimed.
@@ -103,10 +113,17 @@ impl Claim {
         self.ttl
     }
 
-    /// Returns an instant before the first byte of the attempt was sent. The lease counts from here.
+    /// Returns an instant before the first byte of the last attempt was sent. The lease counts from here.
     #[must_use]
     pub fn started(&self) -> BootInstant {
         self.started
+    }
+
+    /// Returns an instant before the first byte of anything was sent. It differs from [`started`](Self::started) if the
+    /// claim stood in a queue.
+    #[must_use]
+    pub fn begun(&self) -> BootInstant {
+        self.begun
     }
 
     /// Returns whether the claimant, if refused, is going to wait to be told of the release.
@@ -130,9 +147,40 @@ impl OwnerId {
     }
 }
 
+impl OwnerId {
+    /// Returns the 32 hex digits, without a text being allocated.
+    #[must_use]
+    pub fn hex(self) -> OwnerHex {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; 32];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        OwnerHex(hex)
+    }
+}
+
+/// The 32 hex digits of an [`OwnerId`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct OwnerHex([u8; 32]);
+
+impl Deref for OwnerHex {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        str::from_utf8(&self.0).expect("hex digits are text")
+    }
+}
+
+impl fmt::Debug for OwnerHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
 impl fmt::Display for OwnerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(&self.hex())
     }
 }
 
@@ -159,6 +207,12 @@ pub enum AcquireReply {
         free_in: Duration,
         /// Whether the attempt may have left anything on a server, which is then undone.
         effect: Effect,
+    },
+    /// Another holds the key, and the claim, which waits, has a place in the servers' queue until it is undone. When it
+    /// is its turn the same claim is sent again.
+    Queued {
+        /// When to look again at the latest.
+        free_in: Duration,
     },
 }
 

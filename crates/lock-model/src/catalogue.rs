@@ -7,7 +7,7 @@ use stateright::HasDiscoveries;
 
 use crate::{
     check::{Explore, Progress, Report, Threads},
-    lease, traces,
+    lease, reservation, traces,
 };
 
 /// When a model is run.
@@ -42,7 +42,7 @@ impl fmt::Debug for Entry {
 
 /// Returns all models, in the order in which the documentation tells of them.
 pub fn catalogue() -> Vec<Entry> {
-    [lease::entries()].into_iter().flatten().collect()
+    [lease::entries(), reservation::entries()].into_iter().flatten().collect()
 }
 
 impl Entry {

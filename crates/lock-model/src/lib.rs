@@ -9,6 +9,7 @@ mod catalogue;
 mod check;
 mod lease;
 mod protocol;
+mod reservation;
 mod table;
 mod traces;
 

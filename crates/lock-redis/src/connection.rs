@@ -2,11 +2,19 @@
 
 use std::{fmt, sync::LazyLock};
 
+use futures_util::{StreamExt, stream};
 use redis::{Cmd, FromRedisValue, RedisResult, ServerErrorKind, Value, aio::MultiplexedConnection};
 
 /// A connection that many tasks share. Requests are executed in the order in which they were sent.
 #[derive(Clone)]
-pub enum Connection {
+pub struct Connection {
+    kind: Kind,
+    /// The server's time in microseconds since when it was dialed; none if that may change without a word.
+    dialed_at: Option<u64>,
+}
+
+#[derive(Clone)]
+enum Kind {
     /// To one server.
     Node(MultiplexedConnection),
     /// To a cluster.
@@ -16,8 +24,9 @@ pub enum Connection {
 
 /// A script, which is known by its digest to a server that has seen it.
 pub struct Script {
-    text: &'static str,
+    text: String,
     digest: redis::Script,
+    knows_dialing: bool,
 }
 
 /// Sets a lease back to its full TTL.
@@ -30,17 +39,84 @@ pub static INSPECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!
 impl Script {
     /// Makes a script of its text.
     #[must_use]
-    pub fn new(text: &'static str) -> Self {
-        Self { text, digest: redis::Script::new(text) }
+    pub fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { digest: redis::Script::new(&text), text, knows_dialing: false }
+    }
+
+    /// Has one more argument given to it: the server's time in microseconds when the connection was dialed, of which
+    /// the server was not restarted since; empty where a server may be replaced without the connection breaking.
+    #[must_use]
+    pub fn knowing_dialing(self) -> Self {
+        Self { knows_dialing: true, ..self }
     }
 }
 
 impl Connection {
-    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        match self {
-            Self::Node(connection) => command.query_async(&mut connection.clone()).await,
+    pub(crate) fn to_node(connection: MultiplexedConnection) -> Self {
+        Self { kind: Kind::Node(connection), dialed_at: None }
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn to_cluster(connection: redis::cluster_async::ClusterConnection) -> Self {
+        Self { kind: Kind::Cluster(connection), dialed_at: None }
+    }
+
+    /// Returns the client's own connection to one server; none to a cluster.
+    #[must_use]
+    pub fn to_one_server(&self) -> Option<MultiplexedConnection> {
+        match &self.kind {
+            Kind::Node(connection) => Some(connection.clone()),
             #[cfg(feature = "cluster")]
-            Self::Cluster(connection) => command.query_async(&mut connection.clone()).await,
+            Kind::Cluster(_) => None,
+        }
+    }
+
+    /// Asks for the server's time in microseconds; none of a cluster, whose nodes are replaced without a word, or where
+    /// the user may not ask.
+    pub(crate) async fn time(&self) -> RedisResult<Option<u64>> {
+        if self.to_one_server().is_none() {
+            return Ok(None);
+        }
+        match self.query::<(u64, u64)>(&redis::cmd("TIME")).await {
+            Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoPerm) => Ok(None),
+            told => told.map(|(seconds, micros)| Some(seconds * 1_000_000 + micros)),
+        }
+    }
+
+    pub(crate) fn dialed_at(self, dialed_at: Option<u64>) -> Self {
+        Self { dialed_at, ..self }
+    }
+
+    fn evaluation(&self, script: &Script, name: &str, named: &str, keys: &[&str], arguments: &[&str]) -> Cmd {
+        let texts = keys.iter().chain(arguments);
+        let size = name.len() + named.len() + 17 + texts.clone().map(|text| text.len()).sum::<usize>();
+        let mut command = Cmd::with_capacity(4 + keys.len() + arguments.len(), size);
+        command.arg(name).arg(named).arg(keys.len());
+        texts.for_each(|text| {
+            command.arg(*text);
+        });
+        match self.dialed_at.filter(|_| script.knows_dialing) {
+            Some(time) => command.arg(time),
+            None if script.knows_dialing => command.arg(""),
+            None => &mut command,
+        };
+        command
+    }
+
+    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        self.clone().send(command).await
+    }
+
+    async fn send<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+        match &mut self.kind {
+            // As the library's `query_async`, less its box.
+            Kind::Node(connection) => {
+                let value = connection.send_packed_command(command).await?;
+                Ok(redis::from_redis_value(value.extract_error()?)?)
+            }
+            #[cfg(feature = "cluster")]
+            Kind::Cluster(connection) => command.query_async(connection).await,
         }
     }
 
@@ -54,19 +130,16 @@ impl Connection {
     ///
     /// The script may be executed or not.
     pub async fn run<T: FromRedisValue>(
-        &self,
+        &mut self,
         script: &Script,
         keys: &[&str],
         arguments: &[&str],
     ) -> RedisResult<T> {
-        let command = |name: &str, named: &str| {
-            let mut command = redis::cmd(name);
-            command.arg(named).arg(keys.len()).arg(keys).arg(arguments);
-            command
-        };
-        match self.query(&command("EVALSHA", script.digest.get_hash())).await {
+        match self.send(&self.evaluation(script, "EVALSHA", script.digest.get_hash(), keys, arguments)).await
+        {
             Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.query(&command("EVAL", script.text)).await
+                let command = self.evaluation(script, "EVAL", &script.text, keys, arguments);
+                Box::pin(async move { self.send(&command).await }).await
             }
             result => result,
         }
@@ -101,10 +174,13 @@ impl Connection {
     /// Cancel safe.
     pub async fn load(&self, scripts: &[&Script]) -> RedisResult<()> {
         let load = |script: &&Script| {
-            let text = script.text;
-            async move { self.query::<Value>(redis::cmd("SCRIPT").arg("LOAD").arg(text)).await }
+            let mut command = redis::cmd("SCRIPT");
+            command.arg("LOAD").arg(&script.text);
+            async move { self.query::<Value>(&command).await }
         };
-        let loaded = futures_util::future::join_all(scripts.iter().map(load)).await;
+        // The library's connection to a cluster may hang if several of these are sent together.
+        let at_once = if self.to_one_server().is_some() { scripts.len().max(1) } else { 1 };
+        let loaded: Vec<_> = stream::iter(scripts).map(load).buffered(at_once).collect().await;
         match loaded.into_iter().filter_map(Result::err).find(redis::RedisError::is_io_error) {
             Some(error) => Err(error),
             None => Ok(()),
@@ -114,10 +190,10 @@ impl Connection {
     /// Whether the client library sends a request again by itself, so that the last answer says nothing of the first
     /// copy.
     pub(crate) fn repeats_requests(&self) -> bool {
-        match self {
-            Self::Node(_) => false,
+        match self.kind {
+            Kind::Node(_) => false,
             #[cfg(feature = "cluster")]
-            Self::Cluster(_) => true,
+            Kind::Cluster(_) => true,
         }
     }
 

@@ -15,6 +15,6 @@ pub use crate::{
     failure::of_connecting,
     names::{Names, Prefix},
     node::{Answer, Handshake, Node, fields},
-    notices::{ChannelListener, Notices},
+    notices::{LockListener, Notices},
     target::Target,
 };

@@ -1,23 +1,32 @@
 //! How keys are named in Redis.
 
+use std::borrow::Cow;
+
 use lock_core::{Error, ErrorKind, Key, Result};
+use rand::RngExt;
 
 /// The prefix of all names, checked.
 #[derive(Clone, Debug)]
-pub struct Prefix(String);
+pub struct Prefix {
+    prefix: String,
+    /// What stands in the braces before the bucket.
+    mark: &'static str,
+}
 
-/// The names of one lock.
-#[derive(Debug)]
+/// The names of one lock: in one text, since they are made for each request.
+#[derive(Clone, Debug)]
 pub struct Names {
-    /// The lock, and the channel on which its release is told.
-    pub lock: String,
-    /// The counter that its tokens come from.
-    pub fence: String,
+    /// `<lock><fence><queue>`
+    text: String,
+    lock: usize,
+    fence: usize,
 }
 
 // A counter serves all keys of one bucket, so that counters do not grow in number with the keys ever locked; there
 // are several buckets so that a cluster spreads the keys over its nodes.
 const BUCKETS: u64 = 256;
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 impl Prefix {
     const MAX_LEN: usize = 256;
@@ -30,7 +39,7 @@ impl Prefix {
     pub fn new(prefix: &str) -> Result<Self> {
         let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
         if !prefix.is_empty() && prefix.len() <= Self::MAX_LEN && prefix.bytes().all(allowed) {
-            return Ok(Self(prefix.to_owned()));
+            return Ok(Self { prefix: prefix.to_owned(), mark: "" });
         }
         let message = format!(
             "the prefix must have 1 to {} visible ASCII characters, and no braces, which Redis Cluster gives a meaning",
@@ -39,16 +48,63 @@ impl Prefix {
         Err(Error::new(ErrorKind::InvalidInput, message).without_effect())
     }
 
-    /// `<prefix>:{<bucket>}:<key>` and `<prefix>:{<bucket>}#fence`: what stands in braces decides where a cluster
-    /// keeps a key, so both are always together. No key reaches the counter's name, since `#` does not follow `}:`.
+    /// Tells the names from those of another lock, whatever its prefix: `mark` stands in the braces before the bucket.
+    #[must_use]
+    pub fn marked(self, mark: &'static str) -> Self {
+        Self { mark, ..self }
+    }
+
+    /// Returns a channel that no other locker has.
+    #[must_use]
+    pub fn channel(&self) -> String {
+        format!("{}:#{:016x}", self.prefix, rand::rng().random::<u64>())
+    }
+
+    /// `<prefix>:{<bucket>}:<key>`, `<prefix>:{<bucket>}#fence` and `<prefix>:{<bucket>}#queue:<key>`: what stands in
+    /// braces decides where a cluster keeps a key, so they are always together. No key reaches the other names, since
+    /// `#` does not follow `}:`.
     #[must_use]
     pub fn names(&self, key: &Key) -> Names {
-        let encoded = key.percent_encoded(|byte| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}'));
-        let (prefix, bucket) = (&self.0, fnv1a(encoded.as_bytes()) % BUCKETS);
-        Names {
-            lock: format!("{prefix}:{{{bucket:02x}}}:{encoded}"),
-            fence: format!("{prefix}:{{{bucket:02x}}}#fence"),
-        }
+        let keep = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'%');
+        let encoded = match key.as_str() {
+            plain if plain.bytes().all(keep) => Cow::Borrowed(plain),
+            _ => Cow::Owned(key.percent_encoded(keep)),
+        };
+        let bucket = usize::try_from(fnv1a(encoded.as_bytes()) % BUCKETS).expect("it is below 256");
+        let digits = [HEX[bucket >> 4], HEX[bucket & 15]].map(char::from);
+        let mut text =
+            String::with_capacity(3 * (self.prefix.len() + self.mark.len() + 14) + 2 * encoded.len());
+        let mut add = |rest: &[&str]| {
+            [self.prefix.as_str(), ":{", self.mark].iter().for_each(|part| text.push_str(part));
+            text.extend(digits);
+            text.push('}');
+            rest.iter().for_each(|part| text.push_str(part));
+            text.len()
+        };
+        let lock = add(&[":", &encoded]);
+        let fence = add(&["#fence"]);
+        add(&["#queue:", &encoded]);
+        Names { text, lock, fence }
+    }
+}
+
+impl Names {
+    /// Returns the name of the lock.
+    #[must_use]
+    pub fn lock(&self) -> &str {
+        &self.text[..self.lock]
+    }
+
+    /// Returns the name of the counter that its tokens come from.
+    #[must_use]
+    pub fn fence(&self) -> &str {
+        &self.text[self.lock..self.fence]
+    }
+
+    /// Returns the name of the queue of those who wait for it.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.text[self.fence..]
     }
 }
 
@@ -64,7 +120,7 @@ mod tests {
     use super::*;
 
     fn lock_name(key: &str) -> String {
-        Prefix::new("lock").unwrap().names(&Key::new(key).unwrap()).lock
+        Prefix::new("lock").unwrap().names(&Key::new(key).unwrap()).lock().to_owned()
     }
 
     #[test]
@@ -79,8 +135,11 @@ mod tests {
     fn lock_and_counter_share_a_slot_and_differ() {
         let names = Prefix::new("lock").unwrap().names(&Key::new("#fence").unwrap());
         let tag = |name: &str| name[name.find('{').unwrap()..=name.find('}').unwrap()].to_owned();
-        assert_eq!(tag(&names.lock), tag(&names.fence));
-        assert_ne!(names.lock, names.fence);
+        for other in [names.fence(), names.queue()] {
+            assert_eq!(tag(names.lock()), tag(other));
+            assert_ne!(names.lock(), other);
+        }
+        assert_eq!(names.queue(), "lock:{33}#queue:#fence");
     }
 
     #[test]

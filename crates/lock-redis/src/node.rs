@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    future::Future,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -134,7 +133,8 @@ impl Node {
             return Ok(live);
         }
         let shared = Arc::clone(&self.shared);
-        self.dialing.run(|| async move { shared.dial_in_time().await }).await
+        // Boxed, as all that is rare: it would be part of every request's future.
+        Box::pin(self.dialing.run(|| async move { shared.dial_in_time().await })).await
     }
 
     /// Connects, and checks that the server is one that keeps locks.
@@ -166,15 +166,27 @@ impl Node {
         keys: &[&str],
         arguments: &[&str],
     ) -> Result<Answer<T>> {
-        let first = self.live().await?;
-        let error = match self.watched(&first, first.connection.run(script, keys, arguments)).await {
-            Ok(value) => return Ok(Answer { value, repeated: false }),
-            Err(error) if error.is_io_error() && !error.is_timeout() => error,
-            Err(error) if first.connection.repeats_requests() => {
-                return Err(failure::of_repeated_request(error, self.server()));
-            }
-            Err(error) => return Err(failure::of_request(error, self.server())),
-        };
+        let mut live = self.live().await?;
+        match self.watched(&mut live, script, keys, arguments).await {
+            Ok(value) => Ok(Answer { value, repeated: false }),
+            Err(error) => Box::pin(self.run_again(&live, error, script, keys, arguments)).await,
+        }
+    }
+
+    /// Runs a script once more if the connection over which it failed turned out to be broken.
+    async fn run_again<T: FromRedisValue>(
+        &self,
+        first: &Live,
+        error: RedisError,
+        script: &Script,
+        keys: &[&str],
+        arguments: &[&str],
+    ) -> Result<Answer<T>> {
+        if !error.is_io_error() || error.is_timeout() {
+            let repeated = first.connection.repeats_requests();
+            let meaning = if repeated { failure::of_repeated_request } else { failure::of_request };
+            return Err(meaning(error, self.server()));
+        }
         tracing::debug!(%error, server = self.server(), "the connection broke; the request is repeated over a new one");
         // The first request may have been executed, so a failure from here on must not claim to be without effect.
         let broken = |cause: Error| {
@@ -182,12 +194,10 @@ impl Node {
                 .with_server(self.server())
                 .with_source(cause)
         };
-        let second = self.live().await.map_err(broken)?;
-        let value = self.watched(&second, second.connection.run(script, keys, arguments)).await;
-        Ok(Answer {
-            value: value.map_err(|error| broken(failure::of_request(error, self.server())))?,
-            repeated: true,
-        })
+        let mut second = self.live().await.map_err(broken)?;
+        let value = self.watched(&mut second, script, keys, arguments).await;
+        let value = value.map_err(|error| broken(failure::of_request(error, self.server())))?;
+        Ok(Answer { value, repeated: true })
     }
 
     /// Runs a script over the live connection and all that went silent since `since`, and succeeds once each has
@@ -214,25 +224,34 @@ impl Node {
             let may_carry_it = connections.retired.iter().filter(|retired| retired.at >= since);
             may_carry_it.map(|retired| retired.connection.clone()).collect()
         };
-        let over_silent = futures_util::future::join_all(
-            silent.iter().map(|connection| connection.run::<redis::Value>(script, keys, arguments)),
-        );
+        let repeated = !silent.is_empty();
+        let over_silent = silent.into_iter().map(|mut connection| async move {
+            connection.run::<redis::Value>(script, keys, arguments).await
+        });
+        let over_silent = futures_util::future::join_all(over_silent);
         let (over_live, _) = tokio::join!(self.run(script, keys, arguments), over_silent);
-        over_live.map(|live| Answer { repeated: live.repeated || !silent.is_empty(), ..live })
+        over_live.map(|live| Answer { repeated: live.repeated || repeated, ..live })
     }
 
     /// Awaits a request and learns from it about the connection: a broken one is dropped, and one that left a request
     /// without an answer until the caller gave up is retired.
-    async fn watched<T>(&self, live: &Live, request: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    async fn watched<T: FromRedisValue>(
+        &self,
+        live: &mut Live,
+        script: &Script,
+        keys: &[&str],
+        arguments: &[&str],
+    ) -> RedisResult<T> {
+        let number = live.number;
         let mut in_flight =
-            InFlightGuard { shared: &self.shared, live, sent: BootInstant::now(), answered: false };
-        let result = request.await;
+            InFlightGuard { shared: &self.shared, number, sent: BootInstant::now(), answered: false };
+        let result = live.connection.run(script, keys, arguments).await;
         in_flight.answered = true;
         if let Err(error) = &result {
             if error.is_timeout() {
-                self.shared.retire(live);
+                self.shared.retire(number);
             } else if must_reconnect(error) {
-                self.shared.drop_connection(live);
+                self.shared.connections.lock().live.take_if(|live| live.number == number);
             }
         }
         result
@@ -272,9 +291,19 @@ impl Shared {
                 None => Ok(true),
             }
         };
-        let (told, loaded, may_publish) =
-            tokio::join!(connection.info(), connection.load(&scripts), may_publish);
+        let (told, loaded, may_publish, time) = if self.target.is_one_server() {
+            tokio::join!(connection.info(), connection.load(&scripts), may_publish, connection.time())
+        } else {
+            // The library's connection to a cluster may hang if several of these are sent together.
+            (
+                connection.info().await,
+                connection.load(&scripts).await,
+                may_publish.await,
+                connection.time().await,
+            )
+        };
         loaded.map_err(failed)?;
+        let connection = connection.dialed_at(time.map_err(failed)?);
         if !may_publish.unwrap_or(true) {
             let server = &self.server;
             tracing::warn!(
@@ -298,20 +327,12 @@ impl Shared {
         Ok(connection)
     }
 
-    fn drop_connection(&self, old: &Live) {
+    fn retire(&self, number: u64) {
         let mut connections = self.connections.lock();
-        if connections.live.as_ref().is_some_and(|live| live.number == old.number) {
-            connections.live = None;
-        }
-    }
-
-    fn retire(&self, old: &Live) {
-        let mut connections = self.connections.lock();
-        if connections.live.as_ref().is_some_and(|live| live.number == old.number) {
+        if let Some(live) = connections.live.take_if(|live| live.number == number) {
             let now = BootInstant::now();
-            connections.live = None;
             connections.retired.retain(|retired| now.since(retired.at) < self.ttl);
-            connections.retired.push(Retired { at: now, connection: old.connection.clone() });
+            connections.retired.push(Retired { at: now, connection: live.connection });
         }
     }
 }
@@ -335,7 +356,7 @@ impl fmt::Debug for Node {
 /// never breaks by itself.
 struct InFlightGuard<'a> {
     shared: &'a Shared,
-    live: &'a Live,
+    number: u64,
     sent: BootInstant,
     answered: bool,
 }
@@ -344,7 +365,7 @@ impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         // Half of the time is enough to suspect it, since part of the caller's time may have gone into dialing.
         if !self.answered && BootInstant::now().since(self.sent) >= self.shared.request_timeout / 2 {
-            self.shared.retire(self.live);
+            self.shared.retire(self.number);
         }
     }
 }

@@ -132,20 +132,23 @@ impl Target {
     /// Opens a connection. Whatever fails here has had no effect on any lock.
     pub(crate) async fn connect(&self) -> redis::RedisResult<Connection> {
         choose_cryptography();
-        // The library would otherwise cut requests off at 500 ms; every caller has a deadline of its own.
-        let config =
-            redis::AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        // The library would otherwise cut requests off at 500 ms; every caller has a deadline of its own. And it would
+        // make tasks wait for each other where more than 50 ask at once.
+        let config = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_connection_timeout(None)
+            .set_pipeline_buffer_size(1024);
         let client = match &self.kind {
             Kind::Single(client) => Client::clone(client),
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(client) => client.lock().await.async_get_client().await?,
             #[cfg(feature = "cluster")]
             Kind::Cluster { client, .. } => {
-                return Ok(Connection::Cluster(client.get_async_connection().await?));
+                return Ok(Connection::to_cluster(client.get_async_connection().await?));
             }
         };
         let client = without_delay(&client)?;
-        Ok(Connection::Node(client.get_multiplexed_async_connection_with_config(&config).await?))
+        Ok(Connection::to_node(client.get_multiplexed_async_connection_with_config(&config).await?))
     }
 
     /// Opens a connection that can listen to notices.

@@ -67,7 +67,7 @@ impl Handshake for VoterHandshake {
             let (keys, arguments) = survey.borrowed();
             let settled = async {
                 connection.load(&scripts.map(|script| &**script)).await?;
-                connection.run::<Memory>(survey.script, &keys, &arguments).await
+                connection.clone().run::<Memory>(survey.script, &keys, &arguments).await
             };
             let (settled, syncs) = join(settled, syncs_each_write(connection, logs)).await;
             if !syncs {
@@ -83,10 +83,7 @@ impl Handshake for VoterHandshake {
 
 /// Returns whether a server with a log writes it to the disk before it answers; yes if it has none or may not be asked.
 async fn syncs_each_write(connection: &Connection, logs: bool) -> bool {
-    let mut connection = match connection {
-        Connection::Node(connection) if logs => connection.clone(),
-        _ => return true,
-    };
+    let Some(mut connection) = connection.to_one_server().filter(|_| logs) else { return true };
     let mut asked = redis::cmd("CONFIG");
     asked.arg("GET").arg("appendfsync");
     let told = asked.query_async::<HashMap<String, String>>(&mut connection).await.unwrap_or_default();

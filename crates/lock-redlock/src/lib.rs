@@ -2,13 +2,13 @@
 
 mod backoff;
 mod handshake;
-mod late_votes;
 mod listener;
 mod names;
 mod recovery;
 mod requests;
 mod servers;
 mod store;
+mod unfinished;
 mod voter;
 mod votes;
 
@@ -82,7 +82,7 @@ impl RedlockLocker {
     ///
     /// [`ErrorKind::InvalidInput`]: no such key can be.
     pub fn name_in_redis(&self, key: &str) -> Result<String> {
-        Ok(self.0.backend().store().names(&Key::new(key)?).lock)
+        Ok(self.0.backend().store().names(&Key::new(key)?).lock().to_owned())
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{Key, Result, backend::ReleaseListener};
-use lock_redis::{ChannelListener, Notices};
+use lock_redis::{LockListener, Notices};
 use tokio::time;
 
 use crate::backoff::SplitVoteBackoff;
@@ -15,7 +15,7 @@ const OTHERS: Duration = Duration::from_millis(5);
 
 /// Listens to one key's channel on all servers.
 pub(crate) struct MajorityListener<'a> {
-    channels: Vec<ChannelListener<'a>>,
+    channels: Vec<LockListener<'a>>,
     key: &'a Key,
     backoff: &'a SplitVoteBackoff,
 }

@@ -16,13 +16,11 @@ pub(crate) struct RedlockNames {
 impl RedlockNames {
     pub(crate) fn new(options: &Options) -> Result<Self> {
         let memory = format!("{}:{{redlock}}#memory", options.prefix());
-        Ok(Self { prefix: Prefix::new(options.prefix())?, memory })
+        Ok(Self { prefix: Prefix::new(options.prefix())?.marked("redlock:"), memory })
     }
 
     pub(crate) fn of(&self, key: &Key) -> Names {
-        let marked = |name: String| name.replacen('{', "{redlock:", 1);
-        let Names { lock, fence } = self.prefix.names(key);
-        Names { lock: marked(lock), fence: marked(fence) }
+        self.prefix.names(key)
     }
 }
 
@@ -34,15 +32,17 @@ mod tests {
     fn no_name_is_one_of_a_lock_on_a_single_server() {
         let key = Key::new("orders/42").unwrap();
         let names = RedlockNames::new(&Options::default()).unwrap();
-        let Names { lock, fence } = names.of(&key);
+        let own = names.of(&key);
+        let (lock, fence) = (own.lock(), own.fence());
         // Changing these would let two versions of a program hold one lock at once.
         assert_eq!(lock, "lock:{redlock:df}:orders/42");
         assert_eq!(fence, "lock:{redlock:df}#fence");
         assert_eq!(names.memory, "lock:{redlock}#memory");
         for single in ["lock", "lock:redlock", "lock:(redlock"] {
             let single = Prefix::new(single).unwrap().names(&key);
-            assert!(![&lock, &fence, &names.memory].contains(&&single.lock), "{}", single.lock);
-            assert!(![&lock, &fence, &names.memory].contains(&&single.fence), "{}", single.fence);
+            for single in [single.lock(), single.fence(), single.queue()] {
+                assert!(![lock, fence, &names.memory].contains(&single), "{single}");
+            }
         }
     }
 }

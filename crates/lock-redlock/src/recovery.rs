@@ -154,13 +154,8 @@ impl AmnesiaRecovery {
         let servers = &self.servers;
         let asked = servers.enumerated().map(|(index, voter)| {
             let run = servers.run_ids.of(index);
-            voter.ask::<Memory>(&Arc::new(Request::survey(
-                &servers.names.memory,
-                servers.ttl,
-                &run,
-                false,
-                false,
-            )))
+            let survey = Request::survey(&servers.names.memory, servers.ttl, &run, false, false);
+            Arc::clone(voter).ask::<Memory>(Arc::new(survey))
         });
         for (index, answer) in join_all(asked).await.into_iter().enumerate() {
             let (state, newest, ttl, mark) = match answer {
@@ -187,7 +182,7 @@ impl AmnesiaRecovery {
         let arguments = vec![mark.to_owned(), newest.to_string(), longest.to_string()];
         let keys = vec![self.servers.names.memory.clone()];
         let request = Arc::new(Request { script: &RESTORE_VOTE, keys, arguments });
-        let restored = self.servers.voters[index].ask::<bool>(&request).await;
+        let restored = Arc::clone(&self.servers.voters[index]).ask::<bool>(request).await;
         restored.is_ok_and(|answer| answer.value)
     }
 

@@ -1,6 +1,6 @@
 //! All the servers, and what every question that is put to them has in common.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{
@@ -39,7 +39,7 @@ impl Servers {
         let timing = options.check()?;
         let (ttl, limit) = (timing.ttl(), timing.request_timeout());
         let names = RedlockNames::new(options)?;
-        let channel = names.of(&Key::new("connected")?).lock;
+        let channel = names.of(&Key::new("connected")?).lock().to_owned();
         let run_ids = Arc::<RunIds>::default();
         let voter = |(index, target): (usize, Arc<Target>)| {
             let (server, memory) = (target.server(), names.memory.clone());
@@ -91,7 +91,7 @@ impl Servers {
     {
         let request = Arc::new(request);
         let asked = self.enumerated().zip(self.worth_asking()).filter(|(_, worth)| *worth);
-        asked.map(|((index, voter), _)| indexed(index, voter.ask(&request))).collect()
+        asked.map(|((index, voter), _)| indexed(index, Arc::clone(voter).ask(Arc::clone(&request)))).collect()
     }
 
     pub(crate) fn majority(&self) -> usize {
@@ -106,16 +106,32 @@ impl Servers {
         if enough { worth } else { vec![true; self.voters.len()] }
     }
 
-    /// Counts answers until a majority has said yes or no; the others come to their end in the background. `read` makes
-    /// a yes or a no of an answer, or neither.
+    /// Returns how long one of them is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.voters[0].patience()
+    }
+
+    /// Counts answers until a majority has said yes or no; the others are left to `rest`. `read` makes a yes or a no of
+    /// an answer, or neither.
     pub(crate) async fn majority_of<T: Send + 'static>(
         &self,
         mut pending: Asked<T>,
         read: impl Fn(&Answer<T>) -> Option<bool>,
+        rest: impl FnOnce(Asked<T>),
     ) -> Result<bool> {
         let (mut yes, mut no) = (0, 0);
         let mut failures = Vec::new();
-        while let Some((_, reply)) = pending.next().await {
+        let mut limit = pin!(time::sleep(self.patience()));
+        loop {
+            let reply = tokio::select! {
+                biased;
+                reply = pending.next() => reply,
+                () = &mut limit => {
+                    failures.extend(pending.iter().map(|_| Error::no_answer(self.patience())));
+                    None
+                }
+            };
+            let Some((_, reply)) = reply else { break };
             match reply.map(|answer| read(&answer)) {
                 Ok(Some(true)) => yes += 1,
                 Ok(Some(false)) => no += 1,
@@ -123,9 +139,7 @@ impl Servers {
                 Err(error) => failures.push(error),
             }
             if yes >= self.majority() || no >= self.majority() {
-                if !pending.is_empty() {
-                    self.runtime.spawn(async move { while pending.next().await.is_some() {} });
-                }
+                rest(pending);
                 return Ok(yes > no);
             }
         }
@@ -165,7 +179,7 @@ impl Servers {
 
 pub(crate) fn indexed<T: Send + 'static>(
     index: usize,
-    reply: BoxFuture<'static, Reply<T>>,
+    reply: impl Future<Output = Reply<T>> + Send + 'static,
 ) -> BoxFuture<'static, (usize, Reply<T>)> {
     Box::pin(async move { (index, reply.await) })
 }

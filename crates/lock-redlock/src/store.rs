@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,11 +24,12 @@ use tokio::time;
 
 use crate::{
     backoff::SplitVoteBackoff,
-    late_votes::LateVotes,
     listener::MajorityListener,
     recovery::AmnesiaRecovery,
     requests::{ACQUIRE, Reply, Request, VoteReply},
     servers::{Asked, Servers, indexed},
+    unfinished::Unfinished,
+    voter::Voter,
     votes::{Decision, Tally, Vote},
 };
 
@@ -46,7 +48,7 @@ pub struct RedlockStore {
     recovery: Arc<AmnesiaRecovery>,
     /// The largest token that was seen or proposed here.
     newest: AtomicU64,
-    late_votes: LateVotes,
+    unfinished: Arc<Unfinished>,
     backoff: SplitVoteBackoff,
     notices: Vec<Notices>,
 }
@@ -62,11 +64,10 @@ impl RedlockStore {
         let servers = Arc::new(Servers::connect(targets.clone(), options).await?);
         let recovery = Arc::new(AmnesiaRecovery::new(Arc::clone(&servers)));
         recovery.run().await?;
-        let (newest, late_votes) = Default::default();
         Ok(Self {
             recovery,
-            newest,
-            late_votes,
+            newest: AtomicU64::default(),
+            unfinished: Unfinished::new(Arc::clone(&servers)),
             backoff: SplitVoteBackoff::new(servers.ttl),
             notices: targets
                 .into_iter()
@@ -102,7 +103,7 @@ impl RedlockStore {
 
     /// Asks all servers to vote for this claim and token.
     async fn poll(&self, claim: &Claim, names: &Names, token: u64) -> (Decision, Tally) {
-        let started = time::Instant::now();
+        let (started, patience) = (time::Instant::now(), self.servers.patience());
         let mut tally = Tally::of(self.servers.voters.len());
         let mut pending = Asked::<VoteReply>::new();
         let request = Arc::new(self.vote_request(claim, names, token));
@@ -113,16 +114,18 @@ impl RedlockStore {
                 tally.count(Vote::Failed(voter.left_out()));
             }
         }
-        let (mut patience, mut refused) = (None, Vec::<usize>::new());
+        let mut limit = pin!(time::sleep_until(started + patience));
+        let (mut hurries, mut refused) = (false, Vec::<usize>::new());
         let decision = loop {
             if let Some(decision) = tally.decided() {
                 break decision;
             }
             // The rest of the votes is waited for a few times as long as a majority took, lest one slow server slow
             // all.
-            if patience.is_none() && tally.has_quorum() {
-                patience =
-                    Some(time::Instant::now() + (8 * started.elapsed() + MOMENT).min(self.servers.limit / 4));
+            if !hurries && tally.has_quorum() {
+                hurries = true;
+                let a_while = (8 * started.elapsed() + MOMENT).min(self.servers.limit / 4);
+                limit.as_mut().reset((time::Instant::now() + a_while).min(started + patience));
             }
             tokio::select! {
                 biased;
@@ -131,16 +134,16 @@ impl RedlockStore {
                     refused.extend(matches!(vote, Vote::Busy { .. }).then_some(index));
                     tally.count(vote);
                 }
-                () = time::sleep_until(patience.unwrap_or_else(time::Instant::now)), if patience.is_some() => {
-                    break tally.without_the_rest();
+                () = &mut limit => {
+                    if tally.has_quorum() {
+                        break tally.without_the_rest();
+                    }
+                    pending.iter().for_each(|_| tally.count(Vote::Failed(Error::no_answer(patience))));
                 }
             }
         };
         if decision == Decision::Held {
-            let servers = Arc::clone(&self.servers);
-            let again = move |index: usize| indexed(index, servers.voters[index].claim_again(&request));
-            pending.extend(refused.into_iter().map(&again));
-            self.late_votes.collect(claim, pending, again, &self.servers.runtime);
+            self.unfinished.collect_votes(claim, request, pending, refused);
         }
         (decision, tally)
     }
@@ -148,12 +151,12 @@ impl RedlockStore {
     fn vote_request(&self, claim: &Claim, names: &Names, token: u64) -> Request {
         Request {
             script: &ACQUIRE,
-            keys: vec![names.lock.clone(), self.servers.names.memory.clone()],
+            keys: vec![names.lock().to_owned(), self.servers.names.memory.clone()],
             arguments: vec![
                 claim.owner().to_string(),
                 claim.ttl().as_millis().to_string(),
                 if claim.waits() { "1" } else { "0" }.to_owned(),
-                names.fence.clone(),
+                names.fence().to_owned(),
                 token.to_string(),
             ],
         }
@@ -189,7 +192,7 @@ impl RedlockStore {
     }
 
     fn freeing(&self, claim: &Claim) -> Arc<Request> {
-        let keys = vec![self.names(claim.key()).lock];
+        let keys = vec![self.names(claim.key()).lock().to_owned()];
         Arc::new(Request { script: &RELEASE, keys, arguments: vec![claim.owner().to_string()] })
     }
 }
@@ -240,29 +243,34 @@ impl LeaseStore for RedlockStore {
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal> {
-        let keys = vec![self.names(claim.key()).lock];
+        let keys = vec![self.names(claim.key()).lock().to_owned()];
         let arguments = vec![claim.owner().to_string(), claim.ttl().as_millis().to_string()];
         let asked = self.servers.ask(Request { script: &RENEW, keys, arguments });
-        let renewed = self.servers.majority_of(asked, |renewed| Some(renewed.value)).await?;
+        let rest = |pending| self.unfinished.hear(pending);
+        let renewed = self.servers.majority_of(asked, |renewed| Some(renewed.value), rest).await?;
         Ok(if renewed { Renewal::Extended(claim.ttl()) } else { Renewal::NotOwner })
     }
 
     async fn release(&self, claim: &Claim) -> Result<Released> {
-        self.late_votes.stop(claim).await;
+        self.unfinished.stop_votes(claim);
         let freeing = self.freeing(claim);
         let asked = self.servers.enumerated().filter(|(_, voter)| voter.may_know(claim.started()));
-        let asked = asked.map(|(index, voter)| indexed(index, voter.end(claim.started(), &freeing)));
+        let end = |voter: &Arc<Voter>| Arc::clone(voter).end(claim.started(), Arc::clone(&freeing));
+        let asked = asked.map(|(index, voter)| indexed(index, end(voter)));
         // Freed by one of two requests that were sent, or never held: nobody knows.
         let read = |freed: &Answer<bool>| (freed.value || !freed.repeated).then_some(freed.value);
-        let freed = self.servers.majority_of(asked.collect(), read).await?;
+        let freed =
+            self.servers.majority_of(asked.collect(), read, |pending| self.unfinished.hear(pending)).await?;
         Ok(if freed { Released::Freed } else { Released::NotOwner })
     }
 
     async fn undo(&self, claim: &Claim) -> Result<()> {
-        self.late_votes.stop(claim).await;
+        self.unfinished.stop_votes(claim);
         let freeing = self.freeing(claim);
         let asked = self.servers.voters.iter().filter(|voter| voter.may_know(claim.started()));
-        let undone = join_all(asked.map(|voter| voter.end::<bool>(claim.started(), &freeing))).await;
+        let undone = asked
+            .map(|voter| voter.in_time(Arc::clone(voter).end::<bool>(claim.started(), Arc::clone(&freeing))));
+        let undone = join_all(undone).await;
         let failures: Vec<_> = undone.into_iter().filter_map(Result::err).collect();
         // A server that cannot even be connected to has nothing under way; if it has a vote, the vote runs out.
         let few = failures.len() < self.servers.majority();
@@ -273,19 +281,20 @@ impl LeaseStore for RedlockStore {
     }
 
     async fn verify(&self, claim: &Claim) -> Result<bool> {
-        let keys = vec![self.names(claim.key()).lock];
+        let keys = vec![self.names(claim.key()).lock().to_owned()];
         let owner = claim.owner().to_string();
         let asked = self.servers.ask::<Vec<Value>>(Request { script: &INSPECT, keys, arguments: Vec::new() });
         let is_owner = |holder: &Answer<Vec<Value>>| {
             Some(matches!(holder.value.first(), Some(Value::BulkString(id)) if id == owner.as_bytes()))
         };
-        self.servers.majority_of(asked, is_owner).await
+        // Two more answers that nobody needs.
+        self.servers.majority_of(asked, is_owner, drop).await
     }
 }
 
 impl WaitingStore for RedlockStore {
     async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
-        let channel = self.names(acquirer.key()).lock;
+        let channel = self.names(acquirer.key()).lock().to_owned();
         let mut listener = MajorityListener::new(&self.notices, &channel, acquirer.key(), &self.backoff);
         acquirer.wait(&mut listener).await
     }

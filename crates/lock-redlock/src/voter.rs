@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use lock_core::{
-    Error, ErrorKind, Result,
-    backend::{BootInstant, BoxFuture},
-};
+use lock_core::{Error, ErrorKind, Result, backend::BootInstant};
 use lock_redis::{Handshake, Node, Target};
 use redis::FromRedisValue;
 use tokio::{runtime::Handle, time};
@@ -60,7 +57,7 @@ impl Voter {
     }
 
     pub(crate) async fn connect(self: &Arc<Self>) -> Result<()> {
-        self.watched(self.dialing_time(), self.node.connect()).await
+        self.within(self.dialing_time(), self.watched(self.node.connect())).await
     }
 
     /// Returns whether it should be asked for a vote: it has not been silent lately, or it is time to try once more.
@@ -88,70 +85,81 @@ impl Voter {
         self.claimed_at.load(Ordering::Relaxed) >= started.as_nanos()
     }
 
-    /// Asks for a vote.
-    pub(crate) fn claim<T>(self: &Arc<Self>, request: &Arc<Request>) -> BoxFuture<'static, Reply<T>>
+    /// Asks for a vote. The caller bounds the time.
+    pub(crate) fn claim<T>(
+        self: &Arc<Self>,
+        request: &Arc<Request>,
+    ) -> impl Future<Output = Reply<T>> + Send + use<T>
     where
         T: FromRedisValue + Send + 'static,
     {
         self.claimed_at.fetch_max(BootInstant::now().as_nanos(), Ordering::Relaxed);
         let mut open = OpenClaim(Some(Arc::clone(self)));
-        let asked = self.ask(request);
-        Box::pin(async move { asked.await.inspect(|_| open.0 = None) })
+        let asked = self.request(request);
+        async move { asked.await.inspect(|_| open.0 = None) }
     }
 
     /// Asks once more, after a while, for a vote that another has, who cannot have a majority and so gives it back.
-    pub(crate) fn claim_again(
-        self: &Arc<Self>,
-        request: &Arc<Request>,
-    ) -> BoxFuture<'static, Reply<VoteReply>> {
-        let (voter, request) = (Arc::clone(self), Arc::clone(request));
-        Box::pin(async move {
-            time::sleep(voter.patience / 16).await;
-            voter.claim(&request).await
-        })
+    pub(crate) async fn claim_again(self: Arc<Self>, request: Arc<Request>) -> Reply<VoteReply> {
+        time::sleep(self.patience / 16).await;
+        self.in_time(self.claim(&request)).await
     }
 
-    /// Asks to end a claim that was made at `started`.
-    pub(crate) fn end<T>(
-        self: &Arc<Self>,
-        started: BootInstant,
-        request: &Arc<Request>,
-    ) -> BoxFuture<'static, Reply<T>>
+    /// Asks to end a claim that was made at `started`. The caller bounds the time.
+    pub(crate) async fn end<T>(self: Arc<Self>, started: BootInstant, request: Arc<Request>) -> Reply<T>
     where
         T: FromRedisValue + Send + 'static,
     {
         if self.left_open_at.load(Ordering::Relaxed) < started.as_nanos() {
-            return self.ask(request);
+            return self.request(&request).await;
         }
-        let (voter, request) = (Arc::clone(self), Arc::clone(request));
-        Box::pin(async move {
+        let everywhere = async {
             let (keys, arguments) = request.borrowed();
-            let asked = voter.node.run_everywhere(started, request.script, &keys, &arguments);
-            voter.watched(voter.patience, asked).await
-        })
+            self.node.run_everywhere(started, request.script, &keys, &arguments).await
+        };
+        Box::pin(self.watched(everywhere)).await
     }
 
-    pub(crate) fn ask<T>(self: &Arc<Self>, request: &Arc<Request>) -> BoxFuture<'static, Reply<T>>
+    /// Asks, and waits for no longer than its patience.
+    pub(crate) async fn ask<T>(self: Arc<Self>, request: Arc<Request>) -> Reply<T>
+    where
+        T: FromRedisValue + Send + 'static,
+    {
+        self.in_time(self.request(&request)).await
+    }
+
+    /// How long it is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    pub(crate) async fn in_time<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        self.within(self.patience, request).await
+    }
+
+    async fn within<T>(&self, time: Duration, request: impl Future<Output = Result<T>>) -> Result<T> {
+        time::timeout(time, request).await.unwrap_or_else(|_| Err(self.no_answer(time)))
+    }
+
+    /// Says that no answer came within `time`.
+    pub(crate) fn no_answer(&self, time: Duration) -> Error {
+        Error::new(ErrorKind::Unavailable, format!("no answer within {time:?}")).with_server(self.server())
+    }
+
+    fn request<T>(self: &Arc<Self>, request: &Arc<Request>) -> impl Future<Output = Reply<T>> + Send + use<T>
     where
         T: FromRedisValue + Send + 'static,
     {
         let (voter, request) = (Arc::clone(self), Arc::clone(request));
-        Box::pin(async move {
+        async move {
             let (keys, arguments) = request.borrowed();
-            voter.watched(voter.patience, voter.node.run(request.script, &keys, &arguments)).await
-        })
+            voter.watched(voter.node.run(request.script, &keys, &arguments)).await
+        }
     }
 
-    async fn watched<T>(
-        self: &Arc<Self>,
-        patience: Duration,
-        request: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    async fn watched<T>(self: &Arc<Self>, request: impl Future<Output = Result<T>>) -> Result<T> {
         let mut in_flight = InFlight { voter: self, sent: BootInstant::now(), answered: false };
-        let Ok(result) = time::timeout(patience, request).await else {
-            let message = format!("no answer within {patience:?}");
-            return Err(Error::new(ErrorKind::Unavailable, message).with_server(self.server()));
-        };
+        let result = request.await;
         in_flight.answered = true;
         match &result {
             Err(error) if error.kind() == ErrorKind::Unavailable => self.fell_silent(),

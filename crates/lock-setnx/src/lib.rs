@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod reservations;
+mod scripts;
 mod store;
 
 pub use lock_core::{
@@ -66,7 +68,7 @@ impl SetnxLocker {
     ///
     /// [`ErrorKind::InvalidInput`]: no such key can be.
     pub fn name_in_redis(&self, key: &str) -> Result<String> {
-        Ok(self.0.backend().store().names(&Key::new(key)?).lock)
+        Ok(self.0.backend().store().names(&Key::new(key)?).lock().to_owned())
     }
 
     /// Returns who holds `key`, if anybody does: a look at the server, out of date at once.

@@ -1,11 +1,6 @@
 //! The requests of the lock, one script each.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use lock_core::{
     Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Options, Result, Scope, TokenOrder,
@@ -15,11 +10,13 @@ use lock_core::{
         WaitingStore, present_runtime,
     },
 };
-use lock_redis::{Answer, INSPECT, Names, Node, Notices, Prefix, RELEASE, RENEW, Script, Target, redis};
+use lock_redis::{Answer, INSPECT, Names, Node, Notices, Prefix, RENEW, Target, redis};
 use parking_lot::Mutex;
 
-static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/acquire.lua")));
-static UNDO: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/undo.lua")));
+use crate::{
+    reservations::{HANDED_ON, RESERVATION, Reservations},
+    scripts::{ACQUIRE, HAND_ON, RELEASE, UNDO},
+};
 
 /// The least time for which copies of an acquire that was undone are refused.
 const LATEST_COPY: Duration = Duration::from_secs(600);
@@ -29,12 +26,20 @@ const MOST_COPIES: usize = 1024;
 
 /// Locks as keys of one Redis. Users see the [`SetnxLocker`](crate::SetnxLocker) around it.
 pub struct SetnxStore {
-    node: Node,
+    node: Arc<Node>,
     prefix: Prefix,
     notices: Notices,
+    reservations: Reservations,
+    /// The TTL in milliseconds, as each acquire and renewal says it.
+    ttl: String,
+    /// What is added to the owner id of a waiter in a queue: how it is told that it is next; see `queue.lua`.
+    told_by: String,
     /// The claims of which a copy may still arrive: sent and not answered yet, or sent more than once.
     copies: Mutex<HashMap<OwnerId, BootInstant>>,
 }
+
+/// What is added to the owner id of a waiter that cannot be told.
+const UNTOLD: &str = "?";
 
 /// Who holds a key, as the server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +59,25 @@ impl SetnxStore {
         let prefix = Prefix::new(options.prefix())?;
         let (target, runtime) = (Arc::new(target), present_runtime()?);
         let limit = timing.request_timeout();
-        let node = Node::new(Arc::clone(&target), limit, timing.ttl(), &runtime);
-        let channel = prefix.names(&Key::new("connected")?).lock;
-        let node = node.with_script(&ACQUIRE).with_script(&UNDO).with_channel(channel);
+        let channel = prefix.channel();
+        // Where several servers are one, those who listen at another are not counted.
+        let told_by = format!("{}{channel}", if target.is_one_server() { "!" } else { UNTOLD });
+        let mut node =
+            Node::new(Arc::clone(&target), limit, timing.ttl(), &runtime).with_channel(channel.clone());
+        for script in [&ACQUIRE, &RELEASE, &UNDO, &HAND_ON] {
+            node = node.with_script(script);
+        }
         node.connect().await?;
-        let notices = Notices::new(target, limit, &runtime);
-        Ok(Self { node, prefix, notices, copies: Mutex::default() })
+        let node = Arc::new(node);
+        Ok(Self {
+            reservations: Reservations::new(Arc::clone(&node), runtime.clone()),
+            node,
+            prefix,
+            notices: Notices::new(target, limit, &runtime).with_inbox(channel),
+            ttl: timing.ttl().as_millis().to_string(),
+            told_by,
+            copies: Mutex::default(),
+        })
     }
 
     pub(crate) fn names(&self, key: &Key) -> Names {
@@ -68,7 +86,7 @@ impl SetnxStore {
 
     pub(crate) async fn inspect(&self, key: &Key) -> Result<Option<Holder>> {
         let names = self.names(key);
-        let Answer { value, .. } = self.node.run::<Vec<redis::Value>>(&INSPECT, &[&names.lock], &[]).await?;
+        let Answer { value, .. } = self.node.run::<Vec<redis::Value>>(&INSPECT, &[names.lock()], &[]).await?;
         let [owner, token, free_in] = value.as_slice() else { return Ok(None) };
         let read = || -> redis::RedisResult<Holder> {
             Ok(Holder {
@@ -80,30 +98,41 @@ impl SetnxStore {
         read().map(Some).map_err(|error| self.not_ours(error))
     }
 
-    fn expect_copies(&self, claim: &Claim) {
+    /// Returns whether none was expected before.
+    fn expect_copies(&self, claim: &Claim) -> bool {
         let mut copies = self.copies.lock();
         // What a server that was never reached again left here.
         if copies.len() >= MOST_COPIES {
             let now = BootInstant::now();
             copies.retain(|_, started| now.since(*started) < 2 * claim.ttl());
         }
-        copies.insert(claim.owner(), claim.started());
+        copies.insert(claim.owner(), claim.started()).is_none()
     }
 
     /// Frees the key after every request of the claim that may still arrive: over connections that went silent, in the
     /// order of what was sent over them; and a copy that comes by another way finds itself refused.
-    async fn undo_everywhere(&self, claim: &Claim) -> Result<Answer<bool>> {
+    async fn undo_everywhere(&self, claim: &Claim) -> Result<Answer<i64>> {
         let names = self.names(claim.key());
-        let (owner, keep) = (claim.owner().to_string(), claim.ttl().max(LATEST_COPY).as_millis().to_string());
+        let (owner, keep) = (claim.owner().hex(), claim.ttl().max(LATEST_COPY).as_millis().to_string());
         let has_copies = self.copies.lock().contains_key(&claim.owner());
-        let (both, one) = ([names.lock.as_str(), &names.fence], [owner.as_str(), &keep]);
+        let (since, keys) = (claim.begun(), [names.lock(), names.queue(), names.fence()]);
         let undone = if has_copies {
-            self.node.run_everywhere(claim.started(), &UNDO, &both, &one).await?
+            self.node.run_everywhere(since, &UNDO, &keys, &[&*owner, &keep, &self.told_by]).await?
         } else {
-            self.node.run_everywhere(claim.started(), &RELEASE, &both[..1], &one[..1]).await?
+            self.node.run_everywhere(since, &RELEASE, &keys[..2], &[&*owner, &self.told_by]).await?
         };
         self.copies.lock().remove(&claim.owner());
+        if undone.value == HANDED_ON {
+            self.reservations.watch(&names);
+        }
         Ok(undone)
+    }
+
+    fn no_larger_token(&self, fence: &str) -> Error {
+        let message = format!(
+            "the fence counter {fence} is at its end, 2^53, or the server's clock beyond the year 2255"
+        );
+        Error::new(ErrorKind::UnsafeConfig, message).with_server(self.node.server()).without_effect()
     }
 
     fn not_ours(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -115,37 +144,46 @@ impl SetnxStore {
 
 impl LeaseStore for SetnxStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Scope::Servers, Waiting::Notified, TokenOrder::ServerData)
+        Capabilities::new(Scope::Servers, Waiting::Fifo, TokenOrder::ServerData)
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<AcquireReply> {
-        let names = self.names(claim.key());
-        let (owner, ttl) = (claim.owner().to_string(), claim.ttl().as_millis().to_string());
-        let arguments = [owner.as_str(), &ttl, if claim.waits() { "1" } else { "0" }];
-        self.expect_copies(claim);
+        let (names, owner) = (self.names(claim.key()), claim.owner().hex());
+        let stands_as = match self.notices.is_connected().filter(|_| claim.waits()) {
+            None => "",
+            Some(true) => &self.told_by,
+            Some(false) => UNTOLD,
+        };
+        let arguments = [&*owner, &self.ttl, stands_as, &self.told_by];
+        let first = self.expect_copies(claim);
         // Sent twice, the script recognises the claim.
-        let answer = self.node.run(&ACQUIRE, &[&names.lock, &names.fence], &arguments).await;
+        let answer = self.node.run(&ACQUIRE, &[names.lock(), names.fence(), names.queue()], &arguments).await;
         let effect = match &answer {
             Ok(Answer { repeated: false, .. }) => Effect::None,
             Ok(Answer { repeated: true, .. }) => Effect::Possible,
             Err(error) => error.effect(),
         };
-        if effect == Effect::None {
+        if effect == Effect::None && first {
             self.copies.lock().remove(&claim.owner());
         }
-        let answer = answer?;
-        let (granted, number): (bool, i64) = answer.value;
-        if !granted {
-            return Ok(AcquireReply::Busy { free_in: milliseconds(number).unwrap_or(claim.ttl()), effect });
+        let (outcome, number): (u8, i64) = answer?.value;
+        let free_in = milliseconds(number).unwrap_or(claim.ttl());
+        match outcome {
+            0 => Ok(AcquireReply::Busy { free_in, effect }),
+            1 => {
+                let token = u64::try_from(number).map_err(|error| self.not_ours(error))?;
+                Ok(AcquireReply::Granted { token: FencingToken::new(token), ttl: claim.ttl() })
+            }
+            // One that cannot be told has to look before a reservation is over.
+            3 if stands_as == UNTOLD => Ok(AcquireReply::Queued { free_in: free_in.min(RESERVATION / 3) }),
+            3 => Ok(AcquireReply::Queued { free_in }),
+            _ => Err(self.no_larger_token(names.fence())),
         }
-        let token = u64::try_from(number).map_err(|error| self.not_ours(error))?;
-        Ok(AcquireReply::Granted { token: FencingToken::new(token), ttl: claim.ttl() })
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal> {
         let names = self.names(claim.key());
-        let (owner, ttl) = (claim.owner().to_string(), claim.ttl().as_millis().to_string());
-        let renewed = self.node.run(&RENEW, &[&names.lock], &[&owner, &ttl]).await?.value;
+        let renewed = self.node.run(&RENEW, &[names.lock()], &[&claim.owner().hex(), &self.ttl]).await?.value;
         Ok(if renewed { Renewal::Extended(claim.ttl()) } else { Renewal::NotOwner })
     }
 
@@ -154,12 +192,17 @@ impl LeaseStore for SetnxStore {
             self.undo_everywhere(claim).await?
         } else {
             let names = self.names(claim.key());
-            self.node.run(&RELEASE, &[&names.lock], &[&claim.owner().to_string()]).await?
+            let keys = [names.lock(), names.queue()];
+            let answer = self.node.run(&RELEASE, &keys, &[&claim.owner().hex()]).await?;
+            if answer.value == HANDED_ON {
+                self.reservations.watch(&names);
+            }
+            answer
         };
         match answer {
-            Answer { value: true, .. } => Ok(Released::Freed),
-            Answer { value: false, repeated: false } => Ok(Released::NotOwner),
-            Answer { value: false, repeated: true } => {
+            Answer { value: 1 | HANDED_ON, .. } => Ok(Released::Freed),
+            Answer { repeated: false, .. } => Ok(Released::NotOwner),
+            Answer { repeated: true, .. } => {
                 let message = "the connection broke during the release: the key is given back, but whether it was \
                                held until then is not known";
                 Err(Error::new(ErrorKind::Unavailable, message).with_server(self.node.server()))
@@ -173,13 +216,13 @@ impl LeaseStore for SetnxStore {
 
     async fn verify(&self, claim: &Claim) -> Result<bool> {
         let holder = self.inspect(claim.key()).await?;
-        Ok(holder.is_some_and(|holder| holder.owner == claim.owner().to_string()))
+        Ok(holder.is_some_and(|holder| *holder.owner == *claim.owner().hex()))
     }
 }
 
 impl WaitingStore for SetnxStore {
     async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
-        let mut listener = self.notices.listener(self.names(acquirer.key()).lock);
+        let mut listener = self.notices.listener(self.names(acquirer.key()).lock().to_owned());
         acquirer.wait(&mut listener).await
     }
 }

@@ -60,11 +60,9 @@ impl Fixture for SetnxFixture {
     async fn traces(&self, key: &Key) -> Result<usize> {
         let name = self.operator.name_in_redis(key.as_str())?;
         let locks = self.command(&["EXISTS", &name])?.as_int().context("a count")?;
-        let Value::Array(heard) = self.command(&["PUBSUB", "NUMSUB", &name])? else {
-            anyhow::bail!("PUBSUB NUMSUB gives a list");
-        };
-        let listeners = heard.get(1).and_then(Value::as_int).context("a count")?;
-        Ok(usize::try_from(locks + listeners)?)
+        let queue = name.replacen("}:", "}#queue:", 1);
+        let waiters = self.command(&["ZCARD", &queue])?.as_int().context("a count")?;
+        Ok(usize::try_from(locks + waiters)?)
     }
 
     fn address(&self) -> Option<String> {

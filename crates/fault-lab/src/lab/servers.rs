@@ -160,9 +160,11 @@ impl Servers {
             Kind::Redis(servers) => {
                 let mut left = Vec::new();
                 for server in servers.iter().filter(|server| server.pid().is_some()) {
-                    let keys = strings(server.command(&["KEYS", &format!("{prefix}:{{*}}:*")])?);
+                    // The locks and their queues; a locker's own channel stays as long as it does.
+                    let mut keys = strings(server.command(&["KEYS", &format!("{prefix}:{{*}}:*")])?);
+                    keys.extend(strings(server.command(&["KEYS", &format!("{prefix}:{{*}}#queue:*")])?));
                     let channels =
-                        strings(server.command(&["PUBSUB", "CHANNELS", &format!("{prefix}:*")])?);
+                        strings(server.command(&["PUBSUB", "CHANNELS", &format!("{prefix}:{{*")])?);
                     let port = server.port();
                     left.extend(keys.into_iter().map(|key| format!("{key} on port {port}")));
                     left.extend(
@@ -216,8 +218,8 @@ fn redis(count: usize, boot: Boot, shims: &mut Vec<Shim>) -> Result<Vec<Redis>> 
 
 /// The key that holds `lock` on each of `count` Redis: one on a majority has a mark of its own.
 pub(crate) fn redis_name(prefix: &str, lock: &str, count: usize) -> Result<String> {
-    let name = Prefix::new(prefix)?.names(&Key::new(lock)?).lock;
-    Ok(if count == 1 { name } else { name.replacen('{', "{redlock:", 1) })
+    let prefix = Prefix::new(prefix)?.marked(if count == 1 { "" } else { "redlock:" });
+    Ok(prefix.names(&Key::new(lock)?).lock().to_owned())
 }
 
 fn strings(value: Value) -> Vec<String> {

@@ -83,7 +83,7 @@ impl Shared {
     /// Asks all servers at once, and counts those that agree.
     async fn votes(&self, script: usize, key: &Key, arguments: &[&str], limit: Option<Duration>) -> Votes {
         let names = self.prefix.names(key);
-        let keys = [names.lock.as_str(), &names.fence];
+        let keys = [names.lock(), names.fence()];
         let asked = self.servers.iter().map(|server| {
             let script = &self.scripts[script];
             async move {

@@ -138,7 +138,7 @@ impl Shared {
         let mut entry =
             Entry { shared: Arc::clone(self), key: key.clone(), name, number: 0, is_settled: false };
         let names = self.prefix.names(key);
-        let keys = [names.lock.as_str(), &names.fence];
+        let keys = [names.lock(), names.fence()];
         entry.number = self.server.run(&self.scripts.enter, &keys, &[&entry.name], self.limit()).await?;
         Ok(entry)
     }
@@ -147,7 +147,7 @@ impl Shared {
     async fn look(&self, key: &Key) -> Result<Vec<(String, u64)>> {
         let names = self.prefix.names(key);
         let mut queue: Vec<(String, u64)> =
-            self.server.run(&self.scripts.look, &[&names.lock], &[], self.limit()).await?;
+            self.server.run(&self.scripts.look, &[names.lock()], &[], self.limit()).await?;
         if self.has(Bug::OrderAsText) {
             queue.sort_by_key(|(_, number)| number.to_string());
         }
@@ -157,7 +157,7 @@ impl Shared {
     /// Waits until something changed in the queue, or for some time.
     async fn listen(&self, key: &Key) -> Result<redis::aio::PubSub> {
         let mut heard = self.server.client().get_async_pubsub().await.map_err(unavailable)?;
-        heard.subscribe(self.prefix.names(key).lock).await.map_err(unavailable)?;
+        heard.subscribe(self.prefix.names(key).lock()).await.map_err(unavailable)?;
         Ok(heard)
     }
 }
@@ -173,8 +173,9 @@ struct Entry {
 
 impl Entry {
     async fn leave(shared: Arc<Shared>, key: Key, name: String) -> Result<bool> {
-        let lock = shared.prefix.names(&key).lock;
-        let left: u64 = shared.server.run(&shared.scripts.leave, &[&lock], &[&name], shared.limit()).await?;
+        let names = shared.prefix.names(&key);
+        let left: u64 =
+            shared.server.run(&shared.scripts.leave, &[names.lock()], &[&name], shared.limit()).await?;
         Ok(left == 1)
     }
 

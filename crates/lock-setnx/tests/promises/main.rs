@@ -2,6 +2,7 @@
 
 mod flavours;
 mod outages;
+mod queue;
 mod refusals;
 mod waiting;
 mod wire;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lock_setnx::{ErrorKind, LockGuard, Options, SetnxLocker};
-use test_cluster::{Direction, Persistence, Proxy, Redis, eventually, proxy::Behaviour};
+use test_cluster::{Direction, Persistence, Proxy, Redis, eventually, proxy::Behaviour, resp::Value};
 
 const KEY: &str = "orders/42";
 const NAME: &str = "lock:{df}:orders/42";
+const QUEUE: &str = "lock:{df}#queue:orders/42";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn options() -> Options {
@@ -142,6 +143,38 @@ async fn a_restart_that_loses_the_data_is_noticed_by_the_next_renewal_and_tokens
     Ok(())
 }
 
+/// A snapshot, or a log of which the last second is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_go_on_growing_past_a_restart_with_an_older_counter() -> Result<()> {
+    let redis = Redis::start()?;
+    let locks = SetnxLocker::connect(redis.url(), options()).await?;
+    let older = locks.lock(KEY).await?.fencing_token();
+    let newest = locks.lock("orders/42").await?.fencing_token();
+    redis.kill()?;
+    redis.restart_without_data()?;
+    redis.command(&["SET", "lock:{df}#fence", &older.to_string()])?;
+    assert!(locks.lock(KEY).await?.fencing_token() > newest);
+    // Without a word: the counter alone is gone.
+    let newest = locks.lock(KEY).await?.fencing_token();
+    redis.command(&["FLUSHALL"])?;
+    assert!(locks.lock(KEY).await?.fencing_token() > newest);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_at_its_end_is_refused_before_tokens_repeat() -> Result<()> {
+    let redis = Redis::start()?;
+    let locks = SetnxLocker::connect(redis.url(), options()).await?;
+    redis.command(&["SET", "lock:{df}#fence", "9007199254740990"])?;
+    let last = locks.lock(KEY).await?;
+    assert_eq!(last.fencing_token().get(), (1 << 53) - 1);
+    last.release().await?;
+    let error = locks.try_lock(KEY).await.expect_err("there is no larger token");
+    assert_eq!(error.kind(), ErrorKind::UnsafeConfig, "{error}");
+    assert!(error.to_string().contains("lock:{df}#fence"), "{error}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiter_outlasts_a_restart() -> Result<()> {
     let redis = Redis::builder().persistence(Persistence::AofAlways).start()?;
@@ -164,7 +197,11 @@ async fn a_waiter_whose_notices_break_is_told_all_the_same() -> Result<()> {
     let guard = locks.lock(KEY).await?;
     let waiter = wait_in_another_client(&redis).await?;
     redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
-    subscribed(&redis)?;
+    eventually("a new subscription", PATIENCE, || {
+        let channels = redis.command(&["PUBSUB", "CHANNELS", "lock:#*"])?;
+        ensure!(matches!(&channels, Value::Array(found) if found.len() == 1), "{channels:?}");
+        Ok(())
+    })?;
     guard.release().await?;
     in_time(waiter).await???.release().await?;
     Ok(())
@@ -246,14 +283,14 @@ async fn wait_in_another_client(
 ) -> Result<tokio::task::JoinHandle<lock_setnx::Result<LockGuard>>> {
     let locks = SetnxLocker::connect(redis.url(), options()).await?;
     let waiter = tokio::spawn(async move { locks.lock(KEY).await });
-    subscribed(redis)?;
+    stands_in_queue(redis)?;
     Ok(waiter)
 }
 
-fn subscribed(redis: &Redis) -> Result<()> {
-    eventually("a subscription", PATIENCE, || {
-        let counted = redis.command(&["PUBSUB", "NUMSUB", NAME])?;
-        ensure!(format!("{counted:?}").contains("Int(1)"), "{counted:?}");
+fn stands_in_queue(redis: &Redis) -> Result<()> {
+    eventually("a place in the queue", PATIENCE, || {
+        let waiters = redis.command(&["ZCARD", QUEUE])?.as_int();
+        ensure!(waiters == Some(1), "{waiters:?} waiters");
         Ok(())
     })
 }

@@ -14,7 +14,7 @@ use tokio::{runtime, task::JoinSet};
 use tokio_test::task;
 
 const KEY: &str = "orders/42";
-const NAME: &str = "lock:{df}:orders/42";
+const QUEUE: &str = "lock:{df}#queue:orders/42";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A lease so long that only a notice can end a wait in time.
@@ -33,20 +33,20 @@ async fn proxied(options: Options) -> Result<(Redis, Proxy, SetnxLocker)> {
     Ok((redis, proxy, locks))
 }
 
-fn subscribed(redis: &Redis) -> Result<()> {
-    eventually("a subscription", PATIENCE, || {
-        let counted = redis.command(&["PUBSUB", "NUMSUB", NAME])?;
-        ensure!(format!("{counted:?}").contains("Int(1)"), "{counted:?}");
+fn stands_in_queue(redis: &Redis) -> Result<()> {
+    eventually("a place in the queue", PATIENCE, || {
+        let waiters = redis.command(&["ZCARD", QUEUE])?.as_int();
+        ensure!(waiters == Some(1), "{waiters:?} waiters");
         Ok(())
     })
 }
 
 /// Polls a waiter until it is the one that is told of releases, and then never again.
-fn poll_until_subscribed<F: Future>(waiter: &mut task::Spawn<F>, redis: &Redis) -> Result<()> {
-    eventually("a subscription", PATIENCE, || {
+fn poll_until_queued<F: Future>(waiter: &mut task::Spawn<F>, redis: &Redis) -> Result<()> {
+    eventually("a place in the queue", PATIENCE, || {
         assert!(waiter.poll().is_pending(), "the key is held");
-        let counted = redis.command(&["PUBSUB", "NUMSUB", NAME])?;
-        ensure!(format!("{counted:?}").contains("Int(1)"), "{counted:?}");
+        let waiters = redis.command(&["ZCARD", QUEUE])?.as_int();
+        ensure!(waiters == Some(1), "{waiters:?} waiters");
         Ok(())
     })
 }
@@ -57,7 +57,7 @@ async fn a_waiter_that_is_not_polled_does_not_block_those_behind_it() -> Result<
     let locks = SetnxLocker::connect(redis.url(), long()).await?;
     let guard = locks.lock(KEY).await?;
     let mut unpolled = task::spawn(locks.lock(KEY));
-    poll_until_subscribed(&mut unpolled, &redis)?;
+    poll_until_queued(&mut unpolled, &redis)?;
     let leaked = Box::leak(Box::new(task::spawn({
         let locks = locks.clone();
         async move { locks.lock(KEY).await }
@@ -82,7 +82,7 @@ async fn a_key_that_only_unpolled_waiters_want_is_free_for_other_clients() -> Re
     let locks = SetnxLocker::connect(redis.url(), long()).await?;
     let guard = locks.lock(KEY).await?;
     let mut unpolled = task::spawn(locks.lock(KEY));
-    poll_until_subscribed(&mut unpolled, &redis)?;
+    poll_until_queued(&mut unpolled, &redis)?;
     guard.release().await?;
     let others = SetnxLocker::connect(redis.url(), long()).await?;
     in_time(others.lock(KEY)).await??.release().await?;
@@ -121,7 +121,7 @@ async fn a_waiter_whose_notices_fall_silent_looks_again_by_itself() -> Result<()
     let to_notices = Proxy::start(redis.address())?;
     proxy.retarget(to_notices.address());
     let waiter = tokio::spawn(async move { locks.lock(KEY).await });
-    subscribed(&redis)?;
+    stands_in_queue(&redis)?;
     to_notices.set(Direction::ToClient, Behaviour::Swallow);
     to_notices.set(Direction::ToServer, Behaviour::Swallow);
     guard.release().await?;
@@ -141,10 +141,10 @@ async fn nothing_depends_on_another_runtime_that_used_the_locker() -> Result<()>
         let mut waiter = task::spawn(Box::pin(async move { other_locks.lock(KEY).await }));
         let entered = other.enter();
         other.block_on(async {
-            eventually("a subscription", PATIENCE, || {
+            eventually("a place in the queue", PATIENCE, || {
                 assert!(waiter.poll().is_pending(), "the key is held");
-                let counted = redis.command(&["PUBSUB", "NUMSUB", NAME])?;
-                ensure!(format!("{counted:?}").contains("Int(1)"), "{counted:?}");
+                let waiters = redis.command(&["ZCARD", QUEUE])?.as_int();
+                ensure!(waiters == Some(1), "{waiters:?} waiters");
                 Ok(())
             })
         })?;
@@ -157,7 +157,7 @@ async fn nothing_depends_on_another_runtime_that_used_the_locker() -> Result<()>
         let locks = locks.clone();
         async move { locks.lock(KEY).await }
     });
-    subscribed(&redis)?;
+    stands_in_queue(&redis)?;
     guard.release().await?;
     in_time(waiter).await???.release().await?;
     other.shutdown_background();
@@ -184,7 +184,7 @@ async fn waiters_in_line_fail_together_when_the_server_stops() -> Result<()> {
         let locks = locks.clone();
         waiters.spawn(async move { locks.lock(KEY).await });
     }
-    subscribed(&redis)?;
+    stands_in_queue(&redis)?;
     redis.pause()?;
     in_time(async {
         while let Some(waited) = waiters.join_next().await {
@@ -206,8 +206,9 @@ async fn close_wakes_those_who_wait() -> Result<()> {
         let locks = locks.clone();
         tokio::spawn(async move { locks.lock(KEY).await })
     });
-    subscribed(&redis)?;
+    stands_in_queue(&redis)?;
     in_time(locks.close()).await?;
+    assert_eq!(redis.command(&["EXISTS", QUEUE])?.as_int(), Some(0), "no place is left");
     for waiter in waiters {
         let error = in_time(waiter).await??.expect_err("the locker was closed");
         assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
