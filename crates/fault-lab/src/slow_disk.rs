@@ -84,6 +84,16 @@ impl SlowDisk {
         })
     }
 
+    /// Kills the process while its disk is stuck: what it has not written by now is never written.
+    pub(crate) fn kill_the_process(mut self) -> Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).context("a process has a number")?;
+        kill_process(pid, Signal::KILL).context("cannot kill a process with a stuck disk")?;
+        // What is left of a thread stays until its tracer has gone, so that nobody else could wait for the process.
+        self.strace.kill()?;
+        self.strace.wait()?;
+        Ok(())
+    }
+
     /// Lets the disk be as it was.
     pub(crate) fn end(mut self) -> Result<()> {
         self.stop();

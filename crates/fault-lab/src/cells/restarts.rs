@@ -251,11 +251,10 @@ fn unsynced(lab: &mut Lab<'_>) -> Result<()> {
     let fault = lab.fault("a sync of the log takes 20 s, and the server is killed meanwhile");
     let proof = disk.wait_until_stuck("bio_aof")?;
     holder.hold(LOCK)?;
-    redis.kill()?;
+    disk.kill_the_process()?;
     redis.restart()?;
     fault.fired(proof);
     fault.end();
-    disk.end()?;
     told_of_the_loss(lab, &holder)?;
     lab.finish_with(Some(&load), own)
 }
