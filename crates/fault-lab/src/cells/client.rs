@@ -194,7 +194,8 @@ fn races(lab: &mut Lab<'_>) -> Result<()> {
         let begun = racer.ask(Command::Contend { lock, tasks: 1, pace })?;
         ensure!(begun.is_ok(), "the racer did not begin: {begun:?}");
     }
-    lab.history.wait_for_cycles("races", from, LOCKS * 5, PATIENCE)?;
+    let served = lab.history.wait_for_cycles("races", from, LOCKS * 5, PATIENCE / 2);
+    lab.expect(Invariant::Leaks, served.is_ok(), "no renewal takes a lock that was released");
     fault.fired(format!("{} rounds ended around the time of a renewal", LOCKS * 5));
     let ended = racer.ask(Command::Cease)?;
     ensure!(ended.is_ok(), "the racer did not end: {ended:?}");

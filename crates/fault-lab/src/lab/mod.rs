@@ -356,6 +356,8 @@ impl<'a> Lab<'a> {
 
     /// Hands over what was written down, in the order of time, and what the store did.
     pub(crate) fn evidence(&self) -> Result<(Vec<Event>, Vec<Entry>)> {
+        // Where the scenario broke off, those who still wait have waited until now.
+        self.history.note(What::Ceased);
         self.agents.lock().clear();
         let mut events = self.history.take();
         events.sort_by_key(|event| event.at);
