@@ -40,7 +40,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     args.source.check()?;
     let packages = workspace::packages()?;
     let backends = choose(&packages, &args.backend)?;
-    let is_used = |server: &&Server| backends.iter().any(|backend| backend.name == server.backend());
+    let is_used =
+        |server: &&Server| backends.iter().any(|backend| server.backends().contains(&backend.name.as_str()));
     let servers: Vec<_> = Server::ALL.iter().filter(is_used).copied().collect();
     let builds_etcd = servers.contains(&Server::Etcd).then_some(&setup::PROTOC);
     let needs: Vec<_> = args.source.needs(&servers).into_iter().chain(builds_etcd).collect();

@@ -27,6 +27,8 @@ pub(crate) enum Server {
     Redis,
     /// Three etcd servers, or one
     Etcd,
+    /// One more etcd, for locks over two clusters
+    SecondEtcd,
     /// Three ZooKeeper servers, or one
     Zk,
     /// Five Redis servers that know nothing of each other
@@ -117,12 +119,12 @@ fn may_kill() -> (&'static str, String) {
 }
 
 impl Server {
-    pub(crate) const ALL: &[Self] = &[Self::Redis, Self::Etcd, Self::Zk, Self::Redlock];
+    pub(crate) const ALL: &[Self] = &[Self::Redis, Self::Etcd, Self::SecondEtcd, Self::Zk, Self::Redlock];
 
     pub(crate) fn needs(self) -> &'static [&'static Need] {
         match self {
             Self::Redis | Self::Redlock => &[&setup::REDIS],
-            Self::Etcd => &[&setup::ETCD],
+            Self::Etcd | Self::SecondEtcd => &[&setup::ETCD],
             Self::Zk => &[&setup::JAVA, &setup::ZOOKEEPER],
         }
     }
@@ -132,6 +134,7 @@ impl Server {
         match self {
             Self::Redis => "LOCK_TEST_REDIS",
             Self::Etcd => "LOCK_TEST_ETCD",
+            Self::SecondEtcd => "LOCK_TEST_SECOND_ETCD",
             Self::Zk => "LOCK_TEST_ZK",
             Self::Redlock => "LOCK_TEST_REDLOCK",
         }
@@ -142,13 +145,14 @@ impl Server {
         env::var(self.variable()).ok().filter(|urls| !urls.is_empty())
     }
 
-    /// The package that is tested on it.
-    pub(crate) fn backend(self) -> &'static str {
+    /// The packages that are tested on it.
+    pub(crate) fn backends(self) -> &'static [&'static str] {
         match self {
-            Self::Redis => "lock-setnx",
-            Self::Etcd => "lock-etcd",
-            Self::Zk => "lock-zk",
-            Self::Redlock => "lock-redlock",
+            Self::Redis => &["lock-setnx"],
+            Self::Etcd => &["lock-etcd", "lock-sharded"],
+            Self::SecondEtcd => &["lock-sharded"],
+            Self::Zk => &["lock-zk"],
+            Self::Redlock => &["lock-redlock"],
         }
     }
 
@@ -157,6 +161,7 @@ impl Server {
         match self {
             Self::Redis => Topology::Redis,
             Self::Etcd => Topology::Etcd3,
+            Self::SecondEtcd => Topology::Etcd1,
             Self::Zk => Topology::Zk3,
             Self::Redlock => Topology::Redlock,
         }
@@ -165,7 +170,7 @@ impl Server {
     pub(crate) fn urls(self, ports: impl IntoIterator<Item = u16>) -> String {
         let url = |port| match self {
             Self::Redis | Self::Redlock => format!("redis://127.0.0.1:{port}/"),
-            Self::Etcd => format!("http://127.0.0.1:{port}"),
+            Self::Etcd | Self::SecondEtcd => format!("http://127.0.0.1:{port}"),
             Self::Zk => format!("127.0.0.1:{port}"),
         };
         ports.into_iter().map(url).collect::<Vec<_>>().join(",")
@@ -174,7 +179,7 @@ impl Server {
     /// How many nodes it has, if `wanted` is what a person chose for those that can be chosen.
     pub(crate) fn nodes(self, wanted: Option<usize>) -> usize {
         match self {
-            Self::Redis => 1,
+            Self::Redis | Self::SecondEtcd => 1,
             Self::Etcd | Self::Zk => wanted.unwrap_or(3),
             Self::Redlock => 5,
         }
@@ -192,7 +197,7 @@ impl Server {
                 let servers = (0..nodes).map(|_| self.redis().start()).collect::<Result<Vec<_>>>()?;
                 (self.urls(servers.iter().map(Redis::port)), Box::new(servers))
             }
-            Self::Etcd => {
+            Self::Etcd | Self::SecondEtcd => {
                 let cluster = EtcdCluster::start(nodes)?;
                 (self.urls(cluster.iter().map(Etcd::port)), Box::new(cluster))
             }
@@ -207,7 +212,7 @@ impl Server {
     pub(crate) fn start_detached(self, dirs: &[PathBuf]) -> Result<Vec<Detached>> {
         let started = match self {
             Self::Redis | Self::Redlock => self.start_each(dirs),
-            Self::Etcd => Etcd::builder().detached_cluster(dirs),
+            Self::Etcd | Self::SecondEtcd => Etcd::builder().detached_cluster(dirs),
             Self::Zk => ZooKeeper::builder().detached_cluster(dirs),
         };
         started.with_context(|| format!("cannot start {self}"))
@@ -246,7 +251,7 @@ impl Server {
                 ensure!(answer.text() == "PONG", "it answers {:?} to PING", answer.text());
                 Ok(false)
             }
-            Self::Etcd => etcd::leads(port),
+            Self::Etcd | Self::SecondEtcd => etcd::leads(port),
             Self::Zk => Ok(zookeeper::mode(address)? == "leader"),
         }
     }
@@ -272,7 +277,7 @@ mod tests {
     #[test]
     fn only_what_can_be_one_node_or_three_is_chosen() {
         let nodes = |wanted| Server::ALL.iter().map(|server| server.nodes(wanted)).collect::<Vec<_>>();
-        assert_eq!(nodes(None), [1, 3, 3, 5]);
-        assert_eq!(nodes(Some(1)), [1, 1, 1, 5]);
+        assert_eq!(nodes(None), [1, 3, 1, 3, 5]);
+        assert_eq!(nodes(Some(1)), [1, 1, 1, 1, 5]);
     }
 }

@@ -33,6 +33,7 @@ const EXAMPLES: &[Example] = &[
     Example { name: "04_zk", servers: &[Server::Zk] },
     Example { name: "05_etcd", servers: &[Server::Etcd] },
     Example { name: "06_redlock", servers: &[Server::Redlock] },
+    Example { name: "07_shards", servers: &[Server::Etcd, Server::SecondEtcd] },
 ];
 
 #[derive(clap::Args)]
@@ -154,8 +155,8 @@ mod tests {
     #[test]
     fn an_unknown_example_is_refused_with_the_known_ones() {
         assert_eq!(
-            named("07").unwrap_err(),
-            "the examples are 01_local, 02_trylock, 03_setnx, 04_zk, 05_etcd, 06_redlock"
+            named("08").unwrap_err(),
+            "the examples are 01_local, 02_trylock, 03_setnx, 04_zk, 05_etcd, 06_redlock, 07_shards"
         );
     }
 }

@@ -125,6 +125,13 @@ impl Error {
         self
     }
 
+    /// States that the same call will not succeed as long as nothing else changes.
+    #[cfg(feature = "movable")]
+    pub(crate) fn lasting(mut self) -> Self {
+        self.inner().transient = false;
+        self
+    }
+
     /// Returns what sort of failure it was.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

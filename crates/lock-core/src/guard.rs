@@ -23,6 +23,12 @@ pub trait Hold: Send + Sync + 'static {
     /// Returns the token of this hold.
     fn fencing_token(&self) -> FencingToken;
 
+    /// Returns by which name servers know it, if any do.
+    #[cfg(feature = "movable")]
+    fn owner(&self) -> Option<crate::backend::OwnerId> {
+        None
+    }
+
     /// Returns how long it is certain that no other holds the key; `Duration::MAX` if it cannot be lost, zero once it
     /// is lost. No I/O.
     fn remaining(&self) -> Duration;
@@ -141,6 +147,11 @@ impl LockGuard {
 
     fn hold(&self) -> &dyn Hold {
         self.hold.as_deref().expect("only release takes the hold, and it takes the guard too")
+    }
+
+    #[cfg(feature = "movable")]
+    pub(crate) fn into_hold(mut self) -> Arc<dyn Hold> {
+        self.hold.take().expect("only release takes the hold, and it takes the guard too")
     }
 
     /// Returns the key that is held.

@@ -84,6 +84,11 @@ impl<S: HoldStore> Hold for ClaimHold<S> {
         self.token
     }
 
+    #[cfg(feature = "movable")]
+    fn owner(&self) -> Option<crate::backend::OwnerId> {
+        Some(S::claim(&self.held).owner())
+    }
+
     fn remaining(&self) -> Duration {
         S::validity(&self.held).remaining()
     }

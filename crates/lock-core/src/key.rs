@@ -76,6 +76,24 @@ impl Key {
         }
         encoded
     }
+
+    /// Returns the key that [`percent_encoded`](Self::percent_encoded) made `encoded` of; `None` if it made none such.
+    #[cfg(feature = "movable")]
+    #[must_use]
+    pub fn from_percent_encoded(encoded: &str) -> Option<Self> {
+        let (mut name, mut rest) = (Vec::with_capacity(encoded.len()), encoded.as_bytes());
+        while let [first, others @ ..] = rest {
+            rest = others;
+            if *first != b'%' {
+                name.push(*first);
+                continue;
+            }
+            let (digits, others) = others.split_at_checked(2)?;
+            name.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = others;
+        }
+        Self::new(std::str::from_utf8(&name).ok()?).ok()
+    }
 }
 
 #[cold]
@@ -125,6 +143,8 @@ mod tests {
         fn encoding_can_be_undone_and_so_is_injective(name in "\\PC{1,40}|[%/.{}a\\x00\\r\\n]{1,10}") {
             let encoded = Key::new(&name).unwrap().percent_encoded(|byte| byte.is_ascii_alphanumeric());
             prop_assert_eq!(decode(&encoded), name.as_bytes());
+            #[cfg(feature = "movable")]
+            prop_assert_eq!(Key::from_percent_encoded(&encoded).unwrap(), Key::new(&name).unwrap());
         }
     }
 

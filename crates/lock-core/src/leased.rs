@@ -15,7 +15,7 @@ use crate::{
 /// One background task renews all leases and undoes what was abandoned. It runs in the runtime in which this value was
 /// made, and ends with the last locker and guard. An uncontended acquire or release is done on the caller's own task.
 pub struct Leased<S: LeaseStore> {
-    background: Arc<Background<S>>,
+    pub(crate) background: Arc<Background<S>>,
     waiters: Arc<LocalWaiters>,
 }
 

@@ -21,6 +21,8 @@ mod background;
 mod hold;
 mod leased;
 mod local_waiters;
+#[cfg(feature = "movable")]
+pub mod movable;
 mod newtypes;
 mod queue_store;
 mod queued;

@@ -31,7 +31,7 @@ use crate::{
 /// A waiter that loses its entry, with its session or by somebody's hand, queues again at the end. If that fails, it
 /// tries again until one TTL has passed since it last had an entry.
 pub struct Queued<Q: QueueStore> {
-    background: Arc<Background<Queues<Q>>>,
+    pub(crate) background: Arc<Background<Queues<Q>>>,
     session: Arc<PresentSession<Q>>,
     opening: SharedAttempt<Weak<Lease<Session<Q>>>>,
 }
@@ -43,7 +43,7 @@ const MOST_SESSIONS: usize = 3;
 type PresentSession<Q> = Mutex<Weak<Lease<Session<Q>>>>;
 
 /// The store, as guards and the background task use it.
-struct Queues<Q>(Arc<Q>);
+pub(crate) struct Queues<Q>(Arc<Q>);
 
 /// A claim that has an entry.
 struct Standing<Q: QueueStore> {
@@ -78,7 +78,7 @@ impl<Q: QueueStore> Queued<Q> {
     }
 
     /// Finds a session that is certain, or opens one.
-    async fn session(&self) -> Result<Arc<Lease<Session<Q>>>> {
+    pub(crate) async fn session(&self) -> Result<Arc<Lease<Session<Q>>>> {
         let present = locked(&self.session).upgrade();
         match present.filter(|session| session.validity().is_valid()) {
             Some(session) => Ok(session),

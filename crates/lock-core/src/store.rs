@@ -95,6 +95,13 @@ impl Claim {
         Self { started: BootInstant::now(), ..self.clone() }
     }
 
+    /// Makes a claim for what `owner` holds already, elsewhere.
+    #[cfg(feature = "movable")]
+    pub(crate) fn adopting(key: Key, owner: OwnerId, ttl: Duration) -> Self {
+        let begun = BootInstant::now();
+        Self { key, owner, ttl, waits: false, begun, started: begun }
+    }
+
     /// Returns the key that is claimed.
     #[must_use]
     pub fn key(&self) -> &Key {
@@ -144,6 +151,13 @@ impl OwnerId {
         let mut bytes = [0; 16];
         SysRng.try_fill_bytes(&mut bytes).expect("the system has a source of randomness");
         Self(u128::from_ne_bytes(bytes))
+    }
+
+    /// Reads what [`Display`](fmt::Display) writes, as servers have it.
+    #[cfg(feature = "movable")]
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(Self)
     }
 }
 

@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod failure;
+mod gate;
+#[cfg(feature = "movable")]
+mod movable;
 mod names;
 mod requests;
 mod reuse;

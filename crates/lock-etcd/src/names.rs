@@ -4,7 +4,12 @@ use lock_core::{Error, ErrorKind, Key, Result, backend::OwnerId};
 
 /// The prefix of all names, checked.
 #[derive(Clone, Debug)]
-pub(crate) struct Prefix(String);
+pub(crate) struct Prefix {
+    text: String,
+    /// Whether the queues of a slot are together, so that they can be found.
+    #[cfg(feature = "movable")]
+    by_slot: bool,
+}
 
 // A prefix may contain slashes but no colon, an encoded key neither. So whatever begins with one key's queue is in
 // that queue, also if one locker's prefix continues another's.
@@ -16,7 +21,11 @@ impl Prefix {
     pub(crate) fn new(prefix: &str) -> Result<Self> {
         let allowed = |c: char| c.is_ascii_graphic() && c != END_OF_KEY;
         if !prefix.is_empty() && prefix.len() <= Self::MAX_LEN && prefix.chars().all(allowed) {
-            return Ok(Self(prefix.to_owned()));
+            return Ok(Self {
+                text: prefix.to_owned(),
+                #[cfg(feature = "movable")]
+                by_slot: false,
+            });
         }
         let message =
             format!("the prefix must have 1 to {} visible ASCII characters, and no colon", Self::MAX_LEN);
@@ -26,12 +35,38 @@ impl Prefix {
     /// What the names of all who hold or await `key` begin with: `<prefix>/<key>:`.
     pub(crate) fn queue(&self, key: &Key) -> String {
         let encoded = key.percent_encoded(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'));
-        format!("{}/{encoded}{END_OF_KEY}", self.0)
+        #[cfg(feature = "movable")]
+        if self.by_slot {
+            return format!("{}{encoded}{END_OF_KEY}", self.slot(lock_core::movable::Slot::of(key)));
+        }
+        format!("{}/{encoded}{END_OF_KEY}", self.text)
     }
 
     /// The name by which a session fences off its own late requests. It is in no queue, since no key is empty.
     pub(crate) fn fence(&self, lease: i64) -> String {
-        format!("{}//{lease:x}", self.0)
+        format!("{}//{lease:x}", self.text)
+    }
+}
+
+#[cfg(feature = "movable")]
+impl Prefix {
+    pub(crate) fn by_slot(self) -> Self {
+        Self { by_slot: true, ..self }
+    }
+
+    /// What the names of all queues of a slot begin with: `<prefix>/<slot>/`.
+    pub(crate) fn slot(&self, slot: lock_core::movable::Slot) -> String {
+        format!("{}/{:02x}/", self.text, slot.index())
+    }
+
+    /// What the names of all markers begin with. None is the name of a fence: that has no slash behind the two.
+    pub(crate) fn markers(&self) -> String {
+        format!("{}//slot/", self.text)
+    }
+
+    /// The name of a slot's marker.
+    pub(crate) fn marker(&self, slot: lock_core::movable::Slot) -> String {
+        format!("{}{:02x}", self.markers(), slot.index())
     }
 }
 

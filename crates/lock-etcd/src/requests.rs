@@ -7,7 +7,10 @@ use etcd_client::{
 
 use lock_core::backend::{Position, Predecessor};
 
-use crate::names::queue_of;
+use crate::{
+    gate::{Gate, NotOpen},
+    names::queue_of,
+};
 
 /// How a claim's transaction was answered.
 #[derive(Debug)]
@@ -20,15 +23,17 @@ pub(crate) enum EnterReply {
     Fenced(i64),
     /// It was to be the first or nothing, and another is.
     Busy,
+    /// The slot of the key is not open as was expected.
+    NotOpen(NotOpen),
 }
 
 /// Puts an entry at the end of its queue; or, if it may not `wait`, only into an empty one.
 ///
 /// The fence sorts out copies of the request that arrive after an undo; see [`leave_and_fence`].
-pub(crate) fn enter(entry: &str, fence: (&str, i64), lease: i64, wait: bool) -> Txn {
+pub(crate) fn enter(entry: &str, fence: (&str, i64), lease: i64, wait: bool, gate: &Gate) -> Txn {
     let queue = queue_of(entry);
     let mut conditions = vec![Compare::mod_revision(fence.0, CompareOp::Equal, fence.1)];
-    let put = TxnOp::put(entry, "", Some(PutOptions::new().with_lease(lease)));
+    let put = TxnOp::put(entry, gate.value(), Some(PutOptions::new().with_lease(lease)));
     let mut then = vec![put];
     if wait {
         conditions.push(Compare::create_revision(entry, CompareOp::Equal, 0));
@@ -38,11 +43,11 @@ pub(crate) fn enter(entry: &str, fence: (&str, i64), lease: i64, wait: bool) -> 
         // True of every key of an empty range.
         conditions.push(Compare::create_revision(queue, CompareOp::Equal, 0).with_prefix());
     }
+    conditions.extend(gate.condition());
     let keys_only = || Some(GetOptions::new().with_keys_only());
-    Txn::new()
-        .when(conditions)
-        .and_then(then)
-        .or_else([TxnOp::get(entry, keys_only()), TxnOp::get(fence.0, keys_only())])
+    let mut otherwise = vec![TxnOp::get(entry, keys_only()), TxnOp::get(fence.0, keys_only())];
+    otherwise.extend(gate.look(false));
+    Txn::new().when(conditions).and_then(then).or_else(otherwise)
 }
 
 fn youngest_two() -> GetOptions {
@@ -53,7 +58,7 @@ fn youngest_two() -> GetOptions {
         .with_keys_only()
 }
 
-pub(crate) fn entered(answer: &TxnResponse, fence: i64) -> EnterReply {
+pub(crate) fn entered(answer: &TxnResponse, fence: i64, gate: &Gate) -> EnterReply {
     let gets = gets(answer);
     if answer.succeeded() {
         let before = gets.first().map_or(0, |queue| queue.count() - 1);
@@ -68,7 +73,7 @@ pub(crate) fn entered(answer: &TxnResponse, fence: i64) -> EnterReply {
     match (found(0), found(1).map_or(0, KeyValue::mod_revision)) {
         (Some(entry), _) => EnterReply::Before { created: entry.create_revision() },
         (None, present) if present != fence => EnterReply::Fenced(present),
-        (None, _) => EnterReply::Busy,
+        (None, _) => gate.check(gets.get(2)).map_or_else(EnterReply::NotOpen, |()| EnterReply::Busy),
     }
 }
 
@@ -80,12 +85,15 @@ pub(crate) fn leave(entry: &str, created: i64) -> Txn {
 }
 
 /// Deletes an entry of which copies of the request may still be under way: none of them is executed after this, since
-/// all carry an older fence, and a lease that is over takes no keys.
-pub(crate) fn leave_and_fence(entry: &str, fence: &str, lease: i64) -> Txn {
-    Txn::new().and_then([
-        TxnOp::delete(entry, None),
-        TxnOp::put(fence, "", Some(PutOptions::new().with_lease(lease))),
-    ])
+/// all carry an older fence, and a lease that is over takes no keys. If it `spares_copies`, what has no lease stays:
+/// the copy of a hold that has come back.
+pub(crate) fn leave_and_fence(entry: &str, fence: &str, lease: i64, spares_copies: bool) -> Txn {
+    let fence = TxnOp::put(fence, "", Some(PutOptions::new().with_lease(lease)));
+    let leave = [TxnOp::delete(entry, None), fence.clone()];
+    if !spares_copies {
+        return Txn::new().and_then(leave);
+    }
+    Txn::new().when([Compare::lease(entry, CompareOp::Greater, 0)]).and_then(leave).or_else([fence])
 }
 
 /// Deletes an entry, if it is there; a full database takes this too.
@@ -111,30 +119,34 @@ pub(crate) fn verify(entry: &str, created: i64) -> Txn {
 }
 
 /// Looks whether the entry is there.
-pub(crate) fn look(entry: &str, local: bool) -> Txn {
-    Txn::new().and_then([get(entry, local)])
+pub(crate) fn look(entry: &str, gate: &Gate, local: bool) -> Txn {
+    Txn::new().and_then(gate.look(local).into_iter().chain([get(entry, local)]).collect::<Vec<_>>())
 }
 
 /// Looks whether the entry is there and who is before it.
-pub(crate) fn look_ahead(entry: &str, created: i64, local: bool) -> Txn {
+pub(crate) fn look_ahead(entry: &str, created: i64, gate: &Gate, local: bool) -> Txn {
     let mut before = youngest_two().with_max_create_revision(created - 1);
     if local {
         before = before.with_serializable();
     }
-    Txn::new().and_then([get(entry, local), TxnOp::get(queue_of(entry), Some(before))])
+    let looks = [get(entry, local), TxnOp::get(queue_of(entry), Some(before))];
+    Txn::new().and_then(gate.look(local).into_iter().chain(looks).collect::<Vec<_>>())
 }
 
 /// Returns where the entry that was made at `created` stands, by what such a look found.
-pub(crate) fn position(answer: &TxnResponse, created: i64) -> Position {
-    let found = gets(answer);
+pub(crate) fn position(answer: &TxnResponse, created: i64, gate: &Gate) -> Result<Position, NotOpen> {
+    let mut found = gets(answer);
+    if gate.is_there() {
+        gate.check(Some(&found.remove(0)))?;
+    }
     let is_there = found.first().is_some_and(|own| is_older(own, created + 1));
-    match (is_there, found.get(1).map(GetResponse::kvs)) {
+    Ok(match (is_there, found.get(1).map(GetResponse::kvs)) {
         (false, _) => Position::Gone,
         (true, None | Some([])) => Position::First,
         (true, Some(before @ [predecessor, ..])) => {
             Position::Behind(Predecessor { name: text(predecessor), is_first: before.len() == 1 })
         }
-    }
+    })
 }
 
 /// Looks whether all these keys are there. A server that is cut off from the others cannot answer.
@@ -172,4 +184,9 @@ pub(crate) fn revision(answer: &TxnResponse) -> i64 {
 
 pub(crate) fn text(entry: &KeyValue) -> String {
     String::from_utf8_lossy(entry.key()).into_owned()
+}
+
+#[cfg(feature = "movable")]
+pub(crate) fn value(entry: &KeyValue) -> String {
+    String::from_utf8_lossy(entry.value()).into_owned()
 }

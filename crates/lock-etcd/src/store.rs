@@ -21,6 +21,7 @@ use tokio::{runtime::Handle, time};
 
 use crate::{
     failure::Failure,
+    gate::{Gate, Slots},
     names::{self, Prefix},
     requests::{self, EnterReply},
     reuse::Names,
@@ -31,10 +32,11 @@ use crate::{
 
 /// Locks as queues of keys in one etcd cluster. Users see the [`EtcdLocker`](crate::EtcdLocker) around it.
 pub struct EtcdStore {
-    servers: Arc<Servers>,
-    prefix: Prefix,
+    pub(crate) servers: Arc<Servers>,
+    pub(crate) prefix: Prefix,
     timing: LeaseTiming,
     runtime: Handle,
+    pub(crate) slots: Slots,
 }
 
 /// Behind so many, a slow watch has caught up before the turn comes.
@@ -45,7 +47,7 @@ const NEVER_CREATED: i64 = -1;
 
 /// One lease of etcd. When it is over, all entries that depend on it are gone.
 pub struct Session {
-    lease: i64,
+    pub(crate) lease: i64,
     /// The name and the present modification of the key that fences off late requests.
     fence: String,
     fence_revision: AtomicI64,
@@ -56,14 +58,15 @@ pub struct Session {
 /// A key in a queue, and the revision at which it was made.
 #[derive(Debug)]
 pub struct Entry {
-    name: String,
-    created: i64,
+    pub(crate) name: String,
+    pub(crate) created: i64,
     /// That of copies of the request for it, which may still arrive.
-    copies: Effect,
+    pub(crate) copies: Effect,
     /// Whether its turn may come before a watch that the server serves slowly would be heard of.
     is_near: bool,
-    /// Whether it was asked to be deleted.
+    /// Whether it was asked to be deleted, or is never to be without a condition.
     is_left: AtomicBool,
+    gate: Gate,
 }
 
 /// One entry in the queue of a key. The first is the holder's.
@@ -78,12 +81,21 @@ pub struct QueueEntry {
     pub lease: i64,
 }
 
+#[cfg(feature = "movable")]
+impl Entry {
+    /// The entry of a hold that was taken over.
+    pub(crate) fn adopted(name: String, created: i64) -> Self {
+        let is_left = AtomicBool::new(true);
+        Self { name, created, copies: Effect::None, is_near: false, is_left, gate: Gate::open() }
+    }
+}
+
 impl EtcdStore {
     pub(crate) fn new(target: Target, options: &Options) -> Result<Self> {
         let timing = options.check()?;
         let (prefix, runtime) = (Prefix::new(options.prefix())?, present_runtime()?);
         let servers = Servers::new(target, &timing, &runtime);
-        Ok(Self { servers: Arc::new(servers), prefix, timing, runtime })
+        Ok(Self { servers: Arc::new(servers), prefix, timing, runtime, slots: Slots::default() })
     }
 
     /// Refuses endpoints that lead to different clusters, as far as they answer within a part of the request timeout.
@@ -107,7 +119,7 @@ impl EtcdStore {
         Ok(reply.into_result()?.kvs().iter().map(entry).collect())
     }
 
-    async fn ask(&self, transaction: impl Fn() -> Txn) -> Reply<TxnResponse> {
+    pub(crate) async fn ask(&self, transaction: impl Fn() -> Txn) -> Reply<TxnResponse> {
         self.servers
             .ask(|server| {
                 let transaction = transaction();
@@ -138,40 +150,44 @@ impl EtcdStore {
     }
 
     async fn enter_as(&self, name: &str, session: &Session, claim: &Claim) -> Result<Entered<Entry>> {
-        let queued = |created, copies, position, is_near| {
-            let entry =
-                Entry { name: name.to_owned(), created, copies, is_near, is_left: AtomicBool::new(false) };
-            Ok(Entered::Queued { entry, token: token(created), position })
+        let queued = |created, copies, gate: Gate, position, is_near| {
+            let token = gate.token(token(created))?;
+            let is_left = AtomicBool::new(gate.is_there());
+            let entry = Entry { name: name.to_owned(), created, copies, is_near, is_left, gate };
+            Ok(Entered::Queued { entry, token, position })
         };
         let mut copies = Effect::None;
         loop {
+            let gate = self.slots.gate(&self.prefix, claim.key());
             let fence = session.fence_revision.load(Ordering::Acquire);
             let fenced = (&*session.fence, fence);
-            let reply = self.ask(|| requests::enter(name, fenced, session.lease, claim.waits())).await;
+            let reply = self.ask(|| requests::enter(name, fenced, session.lease, claim.waits(), &gate)).await;
             if reply.result.as_ref().is_err_and(Failure::is_end_of_lease) {
                 return Ok(Entered::SessionOver);
             }
             copies = copies.and(reply.effect);
-            match requests::entered(&reply.into_result()?, fence) {
+            match requests::entered(&reply.into_result()?, fence, &gate) {
                 EnterReply::Fenced(present) => {
                     session.fence_revision.store(present, Ordering::Release);
                     // Nor can copies of this request with the old fence be executed any more.
                     copies = Effect::None;
                 }
                 EnterReply::New { created, position, before } => {
-                    return queued(created, copies, position, before < FAR);
+                    return queued(created, copies, gate, position, before < FAR);
                 }
                 // One that does not wait got the first entry, or none.
                 EnterReply::Before { created } if !claim.waits() => {
-                    return queued(created, copies, Position::First, true);
+                    return queued(created, copies, gate, Position::First, true);
                 }
                 EnterReply::Before { created } => {
-                    let look = |local| requests::look_ahead(name, created, local);
-                    let position =
-                        requests::position(&self.look(created, look).await.map_err(entered)?, created);
-                    return queued(created, copies, position, true);
+                    let look = |local| requests::look_ahead(name, created, &gate, local);
+                    let found = self.look(created, look).await.map_err(entered)?;
+                    let position = requests::position(&found, created, &gate);
+                    let position = position.map_err(|found| gate.void(&found))?;
+                    return queued(created, copies, gate, position, true);
                 }
                 EnterReply::Busy => return Ok(Entered::Busy(copies)),
+                EnterReply::NotOpen(found) => self.slots.learn(&found, &gate, copies)?,
             }
         }
     }
@@ -264,7 +280,12 @@ impl QueueStore for EtcdStore {
     }
 
     async fn enter(&self, session: &Session, claim: &Claim) -> Result<Entered<Entry>> {
-        let name = session.names.take(&self.prefix.queue(claim.key()), claim.owner());
+        let queue = self.prefix.queue(claim.key());
+        if self.slots.are_there() {
+            // A hold that moves is known by its owner everywhere.
+            return self.enter_as(&names::entry(&queue, claim.owner()), session, claim).await;
+        }
+        let name = session.names.take(&queue, claim.owner());
         let entered = self.enter_as(&name, session, claim).await;
         match &entered {
             Ok(Entered::Queued { .. } | Entered::SessionOver) => session.names.settled(claim.owner()),
@@ -284,11 +305,13 @@ impl QueueStore for EtcdStore {
         let gone = session.watches.watch(&predecessor.name, entry.created, entry.is_near).gone().await?;
         let since = gone.max(entry.created);
         let answer = if predecessor.is_first {
-            self.look(since, |local| requests::look(&entry.name, local)).await?
+            self.look(since, |local| requests::look(&entry.name, &entry.gate, local)).await?
         } else {
-            self.look(since, |local| requests::look_ahead(&entry.name, entry.created, local)).await?
+            self.look(since, |local| requests::look_ahead(&entry.name, entry.created, &entry.gate, local))
+                .await?
         };
-        Ok(requests::position(&answer, entry.created))
+        let position = requests::position(&answer, entry.created, &entry.gate);
+        position.map_err(|found| entry.gate.void(&found))
     }
 
     async fn gone(&self, session: &Session, entry: &Entry) {
@@ -312,9 +335,10 @@ impl QueueStore for EtcdStore {
             _ => {
                 let name = entry.map(|entry| entry.name.clone()).or_else(|| session.names.entering(owner));
                 let name = name.unwrap_or_else(|| names::entry(&self.prefix.queue(claim.key()), owner));
-                let fenced =
-                    self.ask(|| requests::leave_and_fence(&name, &session.fence, session.lease)).await;
-                if fenced.result.as_ref().is_err_and(Failure::is_out_of_space) {
+                let spares_copies = self.slots.are_there();
+                let leave = || requests::leave_and_fence(&name, &session.fence, session.lease, spares_copies);
+                let fenced = self.ask(leave).await;
+                if !spares_copies && fenced.result.as_ref().is_err_and(Failure::is_out_of_space) {
                     // What is there goes at once; the fence is set when there is space for it.
                     self.ask(|| requests::delete(&name)).await.into_result()?;
                 }
@@ -357,7 +381,7 @@ fn seconds(number: i64) -> Duration {
     Duration::from_secs(u64::try_from(number).unwrap_or(0))
 }
 
-fn token(create_revision: i64) -> FencingToken {
+pub(crate) fn token(create_revision: i64) -> FencingToken {
     FencingToken::new(u64::try_from(create_revision).expect("revisions count up from 1"))
 }
 

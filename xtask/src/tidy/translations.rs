@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use super::{File, Tree, Violation};
 
 /// Each original and its translation.
-const PAIRS: &[(&str, &str)] =
-    &[("README.md", "README.zh-CN.md"), ("docs/choosing.md", "docs/choosing.zh-CN.md")];
+const PAIRS: &[(&str, &str)] = &[
+    ("README.md", "README.zh-CN.md"),
+    ("docs/choosing.md", "docs/choosing.zh-CN.md"),
+    ("docs/sharding.md", "docs/sharding.zh-CN.md"),
+];
 
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     let pair = |(original, translation): &(&str, &str)| match (tree.find(original), tree.find(translation)) {
@@ -104,6 +107,8 @@ lock(); // waits
             ("README.zh-CN.md", translation),
             ("docs/choosing.md", ORIGINAL),
             ("docs/choosing.zh-CN.md", ORIGINAL),
+            ("docs/sharding.md", ORIGINAL),
+            ("docs/sharding.zh-CN.md", ORIGINAL),
         ];
         check(&tree(&files)).iter().map(ToString::to_string).collect()
     }

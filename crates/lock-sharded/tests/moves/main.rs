@@ -1,0 +1,8 @@
+//! What moves of slots keep, on real clusters.
+
+mod common;
+mod etcd;
+mod history;
+mod large;
+mod promises;
+mod soak;
