@@ -1,5 +1,6 @@
 //! `cargo xtask`: the chores of this workspace, one module per command.
 
+mod bench;
 mod cluster;
 mod conformance;
 mod docker;
@@ -38,6 +39,10 @@ enum Command {
     Faults(faults::Args),
     /// Break several things at once, over many clients and locks, for some time
     Soak(faults::Soak),
+    /// Measure the locks beside the floor of their protocols and beside other libraries
+    Bench(bench::Args),
+    /// Put your load on your servers, within bounds, and learn which lock to take
+    Choose(bench::ChooseArgs),
     /// Leave servers running for your own experiments, ask about them, stop them
     Cluster(cluster::Args),
     /// The same servers in containers: the compose file, and the images
@@ -57,6 +62,8 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Soak(args) => faults::soak(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Choose(args) => bench::choose(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Docker(args) => docker::run(&args),
         Command::Tidy => tidy::run(),

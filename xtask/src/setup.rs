@@ -22,7 +22,7 @@ pub(crate) struct Args {
     consent: Consent,
 }
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Consent {
     /// Get what is missing without a question
     #[arg(long)]

@@ -4,8 +4,8 @@ use toml::Table;
 
 use super::{File, Tree, Violation};
 
-/// May use `anyhow`, since only tests depend on them.
-const TEST_LIBRARIES: &[&str] = &["lock-conformance", "lock-model"];
+/// May use `anyhow`, since only tests depend on them, or nothing.
+const TEST_LIBRARIES: &[&str] = &["lock-bench", "lock-conformance", "lock-model"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     let manifests = tree.files.iter().filter(|file| file.path.ends_with("/Cargo.toml"));

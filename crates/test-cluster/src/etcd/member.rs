@@ -180,6 +180,15 @@ impl Etcd {
         self.metric("grpc_server_started_total{")
     }
 
+    /// Returns how many gRPC messages the server has received, those within streams too.
+    ///
+    /// # Errors
+    ///
+    /// The server does not answer within 5 s.
+    pub fn messages(&self) -> Result<u64> {
+        self.metric("grpc_server_msg_received_total{")
+    }
+
     /// Returns how many watches are open.
     ///
     /// # Errors
