@@ -7,7 +7,7 @@ use stateright::HasDiscoveries;
 
 use crate::{
     check::{Explore, Progress, Report, Threads},
-    lease, reservation, traces,
+    late, lease, queue, reservation, slots, traces,
 };
 
 /// When a model is run.
@@ -42,7 +42,10 @@ impl fmt::Debug for Entry {
 
 /// Returns all models, in the order in which the documentation tells of them.
 pub fn catalogue() -> Vec<Entry> {
-    [lease::entries(), reservation::entries()].into_iter().flatten().collect()
+    [lease::entries(), reservation::entries(), queue::entries(), late::entries(), slots::entries()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 impl Entry {
@@ -85,7 +88,7 @@ impl Entry {
             (broken, []) => HasDiscoveries::AllOf(broken.iter().copied().collect()),
             (_, kept) => HasDiscoveries::AnyOf(kept.iter().copied().collect()),
         };
-        let report = self.model.explore(ends, threads, progress);
+        let report = self.model.explore(ends, &[self.broken, self.kept].concat(), threads, progress);
         let wrong: Vec<_> = self.kept.iter().filter(|name| report.refuted.contains(*name)).collect();
         ensure!(wrong.is_empty(), "{}: {wrong:?} must hold, and is refuted", self.id);
         let missed: Vec<_> = self.broken.iter().filter(|name| !report.refuted.contains(*name)).collect();
@@ -113,7 +116,7 @@ impl Entry {
     /// # Errors
     ///
     /// Fails if the trace is missing, a line of it is not possible, or the property is false too early or not at all.
-    pub fn replay(&self, property: &str) -> Result<()> {
+    pub fn replay(&self, property: &'static str) -> Result<()> {
         self.model.replay(&traces::kept(self.id, property)?.lines, property)
     }
 }

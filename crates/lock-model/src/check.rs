@@ -7,9 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use stateright::{Checker, CheckerBuilder, Expectation, HasDiscoveries};
+use stateright::{Checker, Expectation, HasDiscoveries};
 
-use crate::protocol::{Protocol, names, steps};
+use crate::{
+    graph,
+    protocol::{Goal, Protocol, names, steps},
+};
 
 /// How many threads the checker uses; with one, it finds the same things in the same order each time.
 pub type Threads = usize;
@@ -35,17 +38,31 @@ pub struct Report {
 /// What is asked of a model, whatever its types are.
 pub(crate) trait Explore: Send + Sync {
     fn properties(&self) -> Vec<&'static str>;
-    fn explore(&self, ends: HasDiscoveries, threads: Threads, progress: Progress<'_>) -> Report;
+    /// Checks the properties until `ends`, and those of the `goals` that the model has.
+    fn explore(
+        &self,
+        ends: HasDiscoveries,
+        goals: &[&str],
+        threads: Threads,
+        progress: Progress<'_>,
+    ) -> Report;
     fn shortest(&self, property: &'static str) -> Result<Vec<String>>;
-    fn replay(&self, lines: &[String], property: &str) -> Result<()>;
+    fn replay(&self, lines: &[String], property: &'static str) -> Result<()>;
 }
 
 impl<P: Protocol> Explore for P {
     fn properties(&self) -> Vec<&'static str> {
-        names(self, &Expectation::Always)
+        let goals = self.goals().into_iter().map(|(name, _)| name);
+        names(self, &Expectation::Always).into_iter().chain(goals).collect()
     }
 
-    fn explore(&self, ends: HasDiscoveries, threads: Threads, progress: Progress<'_>) -> Report {
+    fn explore(
+        &self,
+        ends: HasDiscoveries,
+        goals: &[&str],
+        threads: Threads,
+        progress: Progress<'_>,
+    ) -> Report {
         let started = Instant::now();
         let mut checker = self.clone().checker().threads(threads).finish_when(ends).spawn_bfs();
         let running = checker.handles();
@@ -56,6 +73,9 @@ impl<P: Protocol> Explore for P {
         for thread in running {
             thread.join().expect("the model panicked");
         }
+        let goals = self.goals().into_iter().filter(|(name, _)| goals.contains(name));
+        let stuck = goals.filter(|goal| graph::stuck(self, *goal).is_some()).map(|(name, _)| name);
+        let stuck: Vec<_> = stuck.collect();
         let time = started.elapsed();
         let found: BTreeSet<_> = checker.discoveries().into_keys().collect();
         let of = |expectation| names(self, &expectation).into_iter();
@@ -63,33 +83,33 @@ impl<P: Protocol> Explore for P {
             states: checker.unique_state_count(),
             depth: checker.max_depth(),
             time,
-            refuted: of(Expectation::Always).filter(|name| found.contains(name)).collect(),
+            refuted: of(Expectation::Always).filter(|name| found.contains(name)).chain(stuck).collect(),
             unseen: of(Expectation::Sometimes).filter(|name| !found.contains(name)).collect(),
         }
     }
 
-    /// Looks for ever shorter ways, since the checker goes on for a while after it found the first.
     fn shortest(&self, property: &'static str) -> Result<Vec<String>> {
-        let find = |limit: Option<usize>| {
-            let until = HasDiscoveries::AnyOf([property].into());
-            let checker = self.clone().checker().finish_when(until);
-            let checker = limit.into_iter().fold(checker, CheckerBuilder::target_max_depth);
-            Some(checker.spawn_bfs().join().discovery(property)?.into_vec())
+        let model = &self.without_symmetry();
+        let found = match goal(model, property) {
+            Some(goal) => graph::stuck(model, goal),
+            None => {
+                let condition = model.property(property).condition;
+                graph::shortest(model, |state| !condition(model, state))
+            }
         };
-        let mut path = find(None).with_context(|| format!("nothing refutes {property:?}"))?;
-        while let Some(shorter) = find(Some(path.len())) {
-            path = shorter;
-        }
-        Ok(path.iter().filter_map(|(state, action)| Some(self.tell(state, action.as_ref()?))).collect())
+        found.with_context(|| format!("nothing refutes {property:?}"))
     }
 
-    fn replay(&self, lines: &[String], property: &str) -> Result<()> {
-        let [mut state] = <[_; 1]>::try_from(self.init_states()).ok().context("one state is the first")?;
-        let property =
-            self.properties().into_iter().find(|p| p.name == property).context("no such property")?;
+    fn replay(&self, lines: &[String], property: &'static str) -> Result<()> {
+        let model = &self.without_symmetry();
+        let [mut state] = <[_; 1]>::try_from(model.init_states()).ok().context("one state is the first")?;
+        let is_kept = |state: &P::State| match goal(model, property) {
+            Some(goal) => graph::can_reach(model, state, goal),
+            None => (model.property(property).condition)(model, state),
+        };
         for (index, line) in lines.iter().enumerate() {
-            ensure!((property.condition)(self, &state), "the property is false before line {}", index + 1);
-            let possible = steps(self, &state);
+            ensure!(is_kept(&state), "the property is false before line {}", index + 1);
+            let possible = steps(model, &state);
             let mut chosen = possible.iter().filter(|(told, _)| told == line);
             state = match (chosen.next(), chosen.next()) {
                 (Some((_, after)), None) => after.clone(),
@@ -100,7 +120,11 @@ impl<P: Protocol> Explore for P {
                 }
             };
         }
-        ensure!(!(property.condition)(self, &state), "the property is true at the end of the trace");
+        ensure!(!is_kept(&state), "the property is true at the end of the trace");
         Ok(())
     }
+}
+
+fn goal<P: Protocol>(model: &P, name: &str) -> Option<Goal<P::State>> {
+    model.goals().into_iter().find(|(goal, _)| *goal == name)
 }

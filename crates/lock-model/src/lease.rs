@@ -141,7 +141,7 @@ impl Model for Lease {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         let is_free = state.holder.is_none_or(|(_, until)| until <= state.time);
-        for index in (0..self.clients).rev() {
+        for index in 0..self.clients {
             let client = &state.clients[usize::from(index)];
             let Some(hold) = client.hold else {
                 if is_free && client.rounds > 0 {

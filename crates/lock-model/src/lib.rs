@@ -7,16 +7,20 @@
 
 mod catalogue;
 mod check;
+mod graph;
+mod late;
 mod lease;
 mod protocol;
+mod queue;
 mod reservation;
+mod slots;
 mod table;
 mod traces;
 
 pub use self::{
     catalogue::{Entry, Tier, catalogue},
     check::{Progress, Report, Threads},
-    protocol::Protocol,
+    protocol::{Goal, Protocol},
     table::table,
     traces::{Trace, kept},
 };

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use lock_model::{Entry, Tier, Trace, catalogue, table};
@@ -34,6 +34,13 @@ enum Command {
         /// The names, or how they begin; all if there are none
         names: Vec<String>,
     },
+    /// Find a shortest counterexample to a property of a model, and show it
+    Trace {
+        /// The name of the model
+        name: String,
+        /// The property
+        property: String,
+    },
     /// List the models
     List,
 }
@@ -62,6 +69,11 @@ fn run(cli: Cli) -> Result<()> {
         Command::Only { names } => check(&named(&names), cli.threads),
         Command::Keep { names } if names.is_empty() => keep(&entries.iter().collect::<Vec<_>>()),
         Command::Keep { names } => keep(&named(&names)),
+        Command::Trace { name, property } => {
+            let entry = entries.iter().find(|entry| entry.id == name).context("no model has that name")?;
+            print!("{}", Trace { lines: entry.shortest(property.leak())? });
+            Ok(())
+        }
         Command::List => {
             entries.iter().for_each(|entry| println!("{:4} {:?}  {}", entry.id, entry.tier, entry.title));
             Ok(())
