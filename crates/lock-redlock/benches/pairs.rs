@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Result, ensure};
@@ -54,7 +54,9 @@ impl Lock {
 
     async fn pairs(mut self, number: usize, over: Arc<AtomicBool>) -> Result<u64> {
         let (key, owner) = (format!("lock:{{redlock:00}}:orders/{number}"), format!("{number:032x}"));
-        let (mut count, mut token) = (0, 1 << 52_u64);
+        // Larger in each round than in those before.
+        let mut token = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
+        let mut count = 0;
         let delete = Script::new(COMPARE_AND_DELETE);
         let acquire = Script::new(include_str!("../scripts/acquire.lua"));
         let release = Script::new(include_str!("../../lock-redis/scripts/release.lua"));
