@@ -27,8 +27,10 @@ use tokio::{
 const HELD: &str = "{order-42}/payment";
 const CONTENDED: [&str; 2] = ["{order-42}/stock", "{order-42}/invoice"];
 
+/// The next mover waits for the TTL of one that was killed; requests may take as long as that bears.
 fn options(prefix: &str) -> Options {
-    Options::default().with_ttl(Duration::from_secs(3)).with_prefix(prefix)
+    let ttl = Duration::from_secs(5);
+    Options::default().with_ttl(ttl).with_request_timeout(ttl * 3 / 10).with_prefix(prefix)
 }
 
 /// What the programs saw.
