@@ -130,7 +130,7 @@ mod without_slots {
     use crate::names::Prefix;
 
     #[derive(Default)]
-    pub(crate) struct Slots;
+    pub(crate) struct Slots {}
 
     #[derive(Debug)]
     pub(crate) struct Gate;
