@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Epoch, MovableLease, MovableQueue, SlotStore};
+use super::{Epoch, MovableQueue, SlotStore};
 use crate::{
     Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Result,
     backend::{
-        BootInstant, BoxFuture, Claim, Effect, Hold, LeaseTiming, Leased, OwnerId, Queued, Validity,
-        WaitingBackend,
+        BootInstant, BoxFuture, Claim, Effect, Hold, LeaseTiming, OwnerId, Queued, Validity, WaitingBackend,
     },
-    background::Lease,
     hold::PendingClaim,
     queued::Queues,
     session::Entry,
@@ -30,9 +28,8 @@ pub trait MovableBackend: WaitingBackend + Sized {
     fn adoption(locker: &Locker<Self>, key: Key, owner: OwnerId) -> Box<dyn Adoption>;
 }
 
-/// A hold that is being taken over. Dropped, the hold is given up: whatever there is of it on this cluster is
-/// deleted in
-/// the background. So it must be kept as long as the original may be believed in.
+/// A hold that is being taken over. Dropped, the hold is given up: whatever there is of it on this cluster is deleted
+/// in the background. So it must be kept as long as the original may be believed in.
 pub trait Adoption: Send {
     /// Tries once; `None` if there is nothing of the hold on this cluster. The guard has the `token` that is given.
     ///
@@ -125,79 +122,6 @@ impl<Q: MovableQueue> QueueAdoption<Q> {
 }
 
 impl<Q: MovableQueue> Adoption for QueueAdoption<Q> {
-    fn attempt<'a>(
-        &'a mut self,
-        epoch: Epoch,
-        token: FencingToken,
-        belief: &'a Validity,
-    ) -> BoxFuture<'a, Result<Option<LockGuard>>> {
-        Box::pin(self.try_once(epoch, token, belief))
-    }
-}
-
-/// As a [`QueueAdoption`], with a lease of its own.
-struct LeaseAdoption<S: MovableLease> {
-    locker: Locker<Leased<S>>,
-    claim: Claim,
-    uncertain: Option<PendingClaim<S>>,
-}
-
-impl<S: MovableLease> MovableBackend for Leased<S> {
-    type Slots = S;
-
-    fn slots(&self) -> &S {
-        self.store()
-    }
-
-    fn timing(&self) -> &LeaseTiming {
-        self.background.timing()
-    }
-
-    fn adoption(locker: &Locker<Self>, key: Key, owner: OwnerId) -> Box<dyn Adoption> {
-        let claim = Claim::adopting(key, owner, locker.backend().background.timing().ttl());
-        Box::new(LeaseAdoption { locker: locker.clone(), claim, uncertain: None })
-    }
-}
-
-impl<S: MovableLease> LeaseAdoption<S> {
-    async fn try_once(
-        &mut self,
-        epoch: Epoch,
-        token: FencingToken,
-        belief: &Validity,
-    ) -> Result<Option<LockGuard>> {
-        let background = &self.locker.backend().background;
-        let timing = background.timing();
-        let sent = BootInstant::now();
-        belief.cap(timing.deadline(sent, timing.ttl()));
-        let validity = Arc::new(Validity::until(timing.deadline(sent, timing.ttl())));
-        let lease = Lease::new(self.claim.clone(), timing.ttl(), validity);
-        let pending = PendingClaim::new(background, Arc::clone(&lease));
-        let was_uncertain = match self.uncertain.replace(pending) {
-            Some(earlier) => {
-                earlier.settled();
-                true
-            }
-            None => false,
-        };
-        let ttl = match background.bounded(background.store().adopt(&self.claim, epoch, token)).await {
-            Ok(Some(ttl)) => ttl,
-            Ok(None) => return Ok(None),
-            Err(error) => {
-                if error.effect() == Effect::None && !was_uncertain {
-                    self.uncertain.take().into_iter().for_each(|pending| drop(pending.settled()));
-                }
-                return Err(error);
-            }
-        };
-        lease.grant(ttl, timing.deadline(sent, ttl));
-        let Some(pending) = self.uncertain.take() else { return Ok(None) };
-        background.renew_from_now_on(&lease);
-        Ok(Some(pending.into_guard(token)))
-    }
-}
-
-impl<S: MovableLease> Adoption for LeaseAdoption<S> {
     fn attempt<'a>(
         &'a mut self,
         epoch: Epoch,

@@ -1,19 +1,18 @@
 //! What a backend must supply so that its slots can move.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future};
 
 use super::{ClusterName, Epoch, Marker, MoveId, Slot};
 use crate::{
     FencingToken, Key, Result,
-    backend::{Claim, OwnerId, QueueStore, WaitingStore},
+    backend::{Claim, OwnerId, QueueStore},
 };
 
 /// Servers of one cluster, as a mover sees them. Each method is one exchange, or a few that belong together; all may be
 /// repeated, and be executed after the caller gave up.
 ///
 /// The rule that all rests on: in the same atomic step in which a key is granted, the servers see the marker of its
-/// slot
-/// open in the epoch of the grant's token. Renewals, releases and looks do not depend on the marker.
+/// slot open in the epoch of the grant's token. Renewals, releases and looks do not depend on the marker.
 pub trait SlotStore: Send + Sync + 'static {
     /// Returns a text that differs from that of any other cluster, and stays.
     fn identity(&self) -> impl Future<Output = Result<String>> + Send;
@@ -63,19 +62,6 @@ pub trait MovableQueue: QueueStore + SlotStore {
         epoch: Epoch,
         token: FencingToken,
     ) -> impl Future<Output = Result<Option<Self::Entry>>> + Send;
-}
-
-/// A [`LeaseStore`](crate::backend::LeaseStore) whose slots can move.
-pub trait MovableLease: WaitingStore + SlotStore {
-    /// Gives the copy of a hold of `claim`'s owner a lease, and returns for how long, if it is there and the slot is
-    /// open in `epoch`; `None` if there is none. To repeat it is harmless. If the slot is not open in that epoch, the
-    /// error comes of [`NotOpen`](super::NotOpen).
-    fn adopt(
-        &self,
-        claim: &Claim,
-        epoch: Epoch,
-        token: FencingToken,
-    ) -> impl Future<Output = Result<Option<Duration>>> + Send;
 }
 
 /// What may be a hold of a key, on one cluster.
