@@ -27,9 +27,13 @@ use tokio::{
 const HELD: &str = "{order-42}/payment";
 const CONTENDED: [&str; 2] = ["{order-42}/stock", "{order-42}/invoice"];
 
-/// The next mover waits for the TTL of one that was killed; requests may take as long as that bears.
-fn options(prefix: &str) -> Options {
-    let ttl = Duration::from_secs(5);
+/// The next mover waits for the TTL of one that was killed, and free keys may wait for it.
+const MOVER_TTL: Duration = Duration::from_secs(2);
+
+/// An acquire waits for one TTL if its slot is open nowhere, so that of the programs is the longer.
+const TTL: Duration = Duration::from_secs(10);
+
+fn options(prefix: &str, ttl: Duration) -> Options {
     Options::default().with_ttl(ttl).with_request_timeout(ttl * 3 / 10).with_prefix(prefix)
 }
 
@@ -84,7 +88,7 @@ impl Observer for Aloud {
 }
 
 async fn be_the_mover(map: &str, prefix: &str) -> Result<()> {
-    let mover = Mover::connect(MapSource::file(map), options(prefix)).await?;
+    let mover = Mover::connect(MapSource::file(map), options(prefix, MOVER_TTL)).await?;
     let map = mover.map().await?;
     mover.move_slot(map.find(HELD)?.0, &map.named("new")?, &Aloud).await?;
     Ok(())
@@ -125,13 +129,13 @@ async fn main() -> Result<()> {
     let source = MapSource::file(&path);
     let map = ShardMap::even([("old", format!("etcd:{old}"))])?.with_cluster("new", format!("etcd:{new}"))?;
     source.store(&map).await?;
-    let opened = Mover::connect(source.clone(), options(&prefix)).await?.init().await?;
+    let opened = Mover::connect(source.clone(), options(&prefix, MOVER_TTL)).await?.init().await?;
     println!(
         "{opened} slots are open on the old etcd. {HELD} is in slot {}, with all of order 42.",
         map.find(HELD)?.0
     );
 
-    let connect = || ShardedLocker::connect(source.clone(), options(&prefix));
+    let connect = || ShardedLocker::connect(source.clone(), options(&prefix, TTL));
     let guard = connect().await?.lock(HELD).await?;
     let token = guard.fencing_token();
     println!("It is held, with token {token}. Four programs contend for two other keys of the order.");

@@ -39,15 +39,17 @@ pub(crate) async fn drain(
     Ok(freed)
 }
 
-/// Frees what stands before a waiter at a new cluster, if it is a copy whose original is gone: its mover may be dead.
-pub(crate) async fn drain_key(members: &Members, at: &dyn Member, slot: Slot, key: &Key) -> Result<()> {
+/// Frees what stands before an acquire at a new cluster, if it is a copy whose original is gone: its mover may be dead,
+/// or not have come to it yet. Returns whether it did.
+pub(crate) async fn drain_key(members: &Members, at: &dyn Member, slot: Slot, key: &Key) -> Result<bool> {
     let copies = at.holds(slot, Some(key)).await?;
+    let mut freed = 0;
     for copy in copies.iter().filter(|hold| hold.key == *key) {
         if let Some(label) = &copy.copy {
             let original = members.get(&label.from).await?;
             let one = std::slice::from_ref(copy);
-            drain(&*original, at, slot, Some(key), one, label.id).await?;
+            freed += drain(&*original, at, slot, Some(key), one, label.id).await?;
         }
     }
-    Ok(())
+    Ok(freed > 0)
 }

@@ -115,7 +115,7 @@ impl ShardedBackend {
             let cluster = self.shared.route(slot);
             let answer = match self.shared.members.get(&cluster).await {
                 Ok(member) if waits => self.wait_at(&*member, slot, key).await,
-                Ok(member) => member.try_lock(key.clone()).await,
+                Ok(member) => self.try_at(&*member, slot, key).await,
                 Err(error) => Err(error),
             };
             match answer {
@@ -131,6 +131,15 @@ impl ShardedBackend {
                 },
             }
         }
+    }
+
+    /// Tries for a key; what refuses it may be a copy of a hold that has been released since.
+    async fn try_at(&self, member: &dyn Member, slot: Slot, key: &Key) -> Answer {
+        let answer = member.try_lock(key.clone()).await?;
+        if answer.is_some() || !drain_key(&self.shared.members, member, slot, key).await.unwrap_or(false) {
+            return Ok(answer);
+        }
+        member.try_lock(key.clone()).await
     }
 
     /// Waits for a key, and sees to it now and then that what stands before is no copy of a hold that is gone.

@@ -61,6 +61,14 @@ impl Mover {
         let changed = || {
             Error::new(ErrorKind::Unavailable, format!("slot {slot} was changed by another mover meanwhile"))
         };
+        // Else a mover that goes on later would open a second cluster.
+        for (name, marker) in status.markers.iter().filter(|(name, _)| name != to) {
+            let Marker::Preparing { epoch, id, .. } = marker else { continue };
+            let cancelled = Marker::Cancelled { epoch: *epoch, id: *id };
+            if !self.members.get(name).await?.change_marker(slot, Some(marker), &cancelled).await? {
+                return Err(changed());
+            }
+        }
         if !target.change_marker(slot, present.as_ref(), &preparing).await? {
             return Err(changed());
         }
@@ -91,9 +99,8 @@ impl Mover {
         Ok(())
     }
 
-    /// Closes a slot on a cluster that was given up with [`force`](Self::force) and has come back, if another
-    /// cluster has
-    /// it open in a later epoch; returns whether it did.
+    /// Closes a slot on a cluster that was given up with [`force`](Self::force) and has come back, if another cluster
+    /// has it open in a later epoch; returns whether it did.
     ///
     /// # Errors
     ///
