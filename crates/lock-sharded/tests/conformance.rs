@@ -198,8 +198,11 @@ impl<const CLUSTERS: usize> Fixture for Sharded<CLUSTERS> {
     }
 }
 
+/// Over three clusters it runs where `LOCK_TEST_THREE_CLUSTERS` is set: six servers are much for a small machine.
 fn main() -> ExitCode {
     let two = lock_conformance::run::<Sharded<2>>();
-    let three = lock_conformance::run::<Sharded<3>>();
-    if two == ExitCode::SUCCESS { three } else { two }
+    if std::env::var_os("LOCK_TEST_THREE_CLUSTERS").is_none() || two != ExitCode::SUCCESS {
+        return two;
+    }
+    lock_conformance::run::<Sharded<3>>()
 }
