@@ -81,19 +81,22 @@ async fn a_session_stays_with_servers_that_keep_it_as_long_as_was_granted() -> R
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_follower_costs_no_lock_though_less_was_granted_than_asked() -> Result<()> {
-    let ensemble = ZooKeeperCluster::builder(3).config("maxSessionTimeout", "4000").start()?;
+    // As patient as the session that was asked for allows, the holder would find out too late. As patient as the one
+    // that was granted allows, it has seconds to spare for its move to another server.
+    let asked = Options::default().with_ttl(Duration::from_secs(60));
+    let ensemble = ZooKeeperCluster::builder(3).config("maxSessionTimeout", "12000").start()?;
     for round in 0..3 {
         let locks = eventually("a session with a follower", async || {
-            let locks = ZkLocker::connect(&ensemble.connect_string(), Options::default()).await?;
+            let locks = ZkLocker::connect(&ensemble.connect_string(), asked.clone()).await?;
             let leader = ensemble.node(ensemble.leader()?).ask("cons")?;
-            ensure!(!leader.contains("to=4000"), "it is with the leader");
+            ensure!(!leader.contains("to=12000"), "it is with the leader");
             Ok(locks)
         })
         .await?;
         let guard = eventually("a lock", async || Ok(locks.lock("orders").await?)).await?;
         let mut connected = None;
         for node in ensemble.nodes() {
-            if node.ask("cons")?.contains("to=4000") {
+            if node.ask("cons")?.contains("to=12000") {
                 connected = Some(node);
             }
         }
