@@ -35,7 +35,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Must be cancel safe: whatever a dropped future left anywhere is undone in the background.
     fn try_lock(&self, key: Key) -> impl Future<Output = Result<Option<LockGuard>>> + Send;
 
-    /// Refuses new acquires from now on and waits until nothing is left to do in the background.
+    /// Refuses new acquires from now on and waits until nothing is left to undo.
     fn close(&self) -> impl Future<Output = ()> + Send;
 }
 

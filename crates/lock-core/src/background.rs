@@ -14,7 +14,7 @@ use tokio::{runtime, sync::Notify, task::JoinSet, time};
 
 use crate::{
     Error, ErrorKind, Key, LossReason, Result,
-    backend::{BootInstant, Claim, LeaseTiming, Released, Renewal, Validity},
+    backend::{BootInstant, Claim, Effect, LeaseTiming, Released, Renewal, Validity},
 };
 
 /// What guards and the background task need of servers, whether each claim has a lease or a session carries many.
@@ -151,11 +151,12 @@ pub fn present_runtime() -> Result<runtime::Handle> {
     })
 }
 
+const RUNTIME_ENDED: &str = "the runtime in which the locker was made has ended; make one in this runtime";
+
 /// Returns the error of whoever needs a runtime that has ended.
 #[must_use]
 pub fn runtime_ended() -> Error {
-    let message = "the runtime in which the locker was made has ended; make one in this runtime";
-    Error::new(ErrorKind::Closed, message).without_effect()
+    Error::new(ErrorKind::Closed, RUNTIME_ENDED).without_effect()
 }
 
 impl<S: HoldStore> Background<S> {
@@ -198,7 +199,18 @@ impl<S: HoldStore> Background<S> {
 
     /// Bounds a request with the request timeout.
     pub(crate) async fn bounded<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
-        bounded(self.timing.request_timeout(), request).await
+        bounded(self.timing.request_timeout(), request).await.map_err(|error| self.explained(error))
+    }
+
+    /// Says that the runtime has ended, where it has: nothing drives connections any more, and whatever fails is due to
+    /// that.
+    fn explained(&self, error: Error) -> Error {
+        if !self.state().ended || error.kind() == ErrorKind::Closed {
+            return error;
+        }
+        let effect = error.effect();
+        let ended = Error::new(ErrorKind::Closed, RUNTIME_ENDED).with_source(error);
+        if effect == Effect::None { ended.without_effect() } else { ended }
     }
 
     /// Makes a claim for `key` with a fresh owner id, unless the locker was closed.

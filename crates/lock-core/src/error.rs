@@ -34,11 +34,12 @@ pub enum ErrorKind {
     InvalidInput,
     /// The backend cannot do this at all. Nothing was sent.
     Unsupported,
-    /// The servers did not answer, so the outcome is unknown. What may have been left is undone in the background.
+    /// The servers did not answer, or cannot serve now. [`Error::effect`] tells whether anything may have been done;
+    /// what may have been left is undone in the background.
     Unavailable,
     /// The lock was held and is no longer: another may have held it since.
     Lost,
-    /// The locker was closed, or its runtime has ended. Nothing was sent.
+    /// The locker was closed, or its runtime has ended. Nothing is sent any more.
     Closed,
     /// The server refused the user, the password, or the right to run a command. Nothing was done.
     Auth,

@@ -75,7 +75,7 @@ impl<B: Backend> Locker<B> {
         self.backend.try_lock(Key::new(key)?).await
     }
 
-    /// Refuses new acquires from now on, in all clones, and waits until nothing is left to do in the background.
+    /// Refuses new acquires from now on, in all clones, and waits until nothing is left to undo.
     ///
     /// Call it before the runtime ends if the guards dropped last should free their keys at once and not when
     /// their leases end. Guards that still live stay held and are renewed as before.

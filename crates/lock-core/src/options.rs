@@ -52,6 +52,9 @@ impl Options {
     /// The longest lease: 24 h.
     pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
+    /// The largest drift between two clocks: one part in ten.
+    pub const MAX_DRIFT: f64 = 0.1;
+
     /// Sets what the names of all locks on the servers begin with; `lock` by default.
     ///
     /// Lockers of different prefixes do not exclude each other. A prefix has 1 to 256 visible ASCII characters; each
@@ -128,8 +131,12 @@ impl Options {
         if !(Self::MIN_TTL..=Self::MAX_TTL).contains(&asked) {
             return refuse(format!("the TTL is {asked:?}; it must be from 50 ms to 24 h"));
         }
-        if !(0.0..=0.1).contains(&self.drift) {
-            return refuse(format!("the clock drift is {}; it must be from 0 to 0.1", self.drift));
+        if !(0.0..=Self::MAX_DRIFT).contains(&self.drift) {
+            return refuse(format!(
+                "the clock drift is {}; it must be from 0 to {}",
+                self.drift,
+                Self::MAX_DRIFT
+            ));
         }
         let ttl = Duration::from_millis(u64::try_from(asked.as_millis()).expect("at most 24 h"));
         let timing = LeaseTiming {

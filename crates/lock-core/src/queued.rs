@@ -67,7 +67,7 @@ impl<Q: QueueStore> Queued<Q> {
         let background = Background::start(Queues(Arc::new(store)), options.check()?)?;
         let opening = SharedAttempt::new(background.runtime().clone());
         let queued = Self { background, session: Arc::default(), opening };
-        queued.open().await?;
+        queued.session().await?;
         Ok(queued)
     }
 
@@ -79,24 +79,27 @@ impl<Q: QueueStore> Queued<Q> {
 
     /// Finds a session that is certain, or opens one.
     pub(crate) async fn session(&self) -> Result<Arc<Lease<Session<Q>>>> {
-        let present = locked(&self.session).upgrade();
-        match present.filter(|session| session.validity().is_valid()) {
-            Some(session) => Ok(session),
-            None => self.open().await,
+        let present = || {
+            let session = locked(&self.session).upgrade()?;
+            session.validity().is_valid().then_some(session)
+        };
+        if let Some(session) = present() {
+            return Ok(session);
         }
-    }
-
-    async fn open(&self) -> Result<Arc<Lease<Session<Q>>>> {
-        let opened = self.opening.run(|| {
-            let (background, present) = (Arc::clone(&self.background), Arc::clone(&self.session));
-            async move {
-                let (store, runtime) = (Arc::clone(&background.store().0), background.runtime().clone());
-                let session = Session::open(store, *background.timing(), runtime).await?;
-                background.renew_from_now_on(&session);
-                *locked(&present) = Arc::downgrade(&session);
-                Ok(Arc::downgrade(&session))
-            }
-        });
+        // An outcome that is kept must not keep a session.
+        let opened = self.opening.run(
+            || present().as_ref().map(Arc::downgrade),
+            || {
+                let (background, present) = (Arc::clone(&self.background), Arc::clone(&self.session));
+                async move {
+                    let (store, runtime) = (Arc::clone(&background.store().0), background.runtime().clone());
+                    let session = Session::open(store, *background.timing(), runtime).await?;
+                    background.renew_from_now_on(&session);
+                    *locked(&present) = Arc::downgrade(&session);
+                    Ok(Arc::downgrade(&session))
+                }
+            },
+        );
         let session = opened.await.map_err(Error::without_effect)?.upgrade();
         session.ok_or_else(|| {
             let message = "the session was over as soon as it was opened; is the machine overloaded?";

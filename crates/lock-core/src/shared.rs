@@ -28,7 +28,9 @@ impl<T: Clone + Send + Sync + 'static> SharedAttempt<T> {
         Self { runtime, under_way: Mutex::default() }
     }
 
-    /// Returns the outcome of the attempt that is under way, or of the one that `begin` begins.
+    /// Returns what is `present`; else the outcome of the attempt that is under way, or of the one that `begin` begins.
+    ///
+    /// What an attempt makes present must be so when it ends: then none begins whose work is done already.
     ///
     /// # Errors
     ///
@@ -37,15 +39,22 @@ impl<T: Clone + Send + Sync + 'static> SharedAttempt<T> {
     /// # Cancel safety
     ///
     /// Cancel safe: the attempt goes on, and needs a bound of its own.
-    pub async fn run<F>(&self, begin: impl FnOnce() -> F) -> Result<T>
+    pub async fn run<F>(&self, present: impl Fn() -> Option<T>, begin: impl FnOnce() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        if let Some(present) = present() {
+            return Ok(present);
+        }
         let mut outcome = {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
             match under_way.as_ref().filter(|outcome| is_open(outcome)) {
                 Some(outcome) => outcome.clone(),
                 None => {
+                    // The attempt that was under way at the look above may have ended since.
+                    if let Some(present) = present() {
+                        return Ok(present);
+                    }
                     let (sender, outcome) = watch::channel(None);
                     let attempt = begin();
                     self.runtime.spawn(async move { sender.send(Some(attempt.await)) });
@@ -78,12 +87,25 @@ mod tests {
     use super::*;
     use crate::{Error, ErrorKind};
 
+    fn nothing<T>() -> Option<T> {
+        None
+    }
+
+    #[tokio::test]
+    async fn nobody_begins_what_an_attempt_has_made_present_between_the_look_and_the_lock() {
+        let shared = SharedAttempt::new(Handle::current());
+        let looks = AtomicUsize::new(0);
+        let present = || (looks.fetch_add(1, Ordering::Relaxed) > 0).then_some("made by another");
+        let made = shared.run(present, || async { Ok("made again") }).await.unwrap();
+        assert_eq!(made, "made by another");
+    }
+
     #[tokio::test]
     async fn all_who_ask_meanwhile_share_one_attempt_and_its_failure() {
         let shared = SharedAttempt::<()>::new(Handle::current());
         let (begun, go) = (AtomicUsize::new(0), std::sync::Arc::new(Notify::new()));
         let ask = || {
-            shared.run(|| {
+            shared.run(nothing, || {
                 begun.fetch_add(1, Ordering::Relaxed);
                 let go = std::sync::Arc::clone(&go);
                 async move {
@@ -111,7 +133,7 @@ mod tests {
         let shared = SharedAttempt::<()>::new(runtime.handle().clone());
         drop(runtime);
         let other = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let error = other.block_on(shared.run(|| async { Ok(()) })).unwrap_err();
+        let error = other.block_on(shared.run(nothing, || async { Ok(()) })).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Closed);
     }
 }

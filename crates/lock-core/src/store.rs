@@ -84,7 +84,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    // Only an attempt makes a claim, so that no claim goes without its undo.
+    // Nobody outside this crate makes a claim, so that none goes without its undo.
     pub(crate) fn new(key: Key, ttl: Duration, waits: bool) -> Self {
         let begun = BootInstant::now();
         Self { key, owner: OwnerId::random(), ttl, waits, begun, started: begun }
@@ -145,6 +145,8 @@ impl Claim {
 pub struct OwnerId(u128);
 
 impl OwnerId {
+    /// Makes an id that no other has.
+    ///
     /// The system's own generator is asked each time: a copy of a generator's state, as a forked child has, would
     /// repeat ids.
     fn random() -> Self {

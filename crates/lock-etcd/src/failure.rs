@@ -47,7 +47,7 @@ impl Failure {
         self.meaning().1
     }
 
-    /// Whether the server says that it knows no such lease.
+    /// Returns whether the server says that it knows no such lease.
     pub(crate) fn is_end_of_lease(&self) -> bool {
         match self.code_and_text() {
             Some((code, text)) => code == code::NOT_FOUND && text.contains("lease not found"),
@@ -57,7 +57,7 @@ impl Failure {
         }
     }
 
-    /// Whether etcd's database is full, so that it takes nothing but deletions.
+    /// Returns whether etcd's database is full, so that it takes nothing but deletions.
     pub(crate) fn is_out_of_space(&self) -> bool {
         let answer = self.code_and_text();
         answer.is_some_and(|(code, text)| code == code::RESOURCE_EXHAUSTED && text.contains("space exceeded"))
@@ -71,7 +71,7 @@ impl Failure {
         }
     }
 
-    /// A watch that the user may not have; the server says so in an answer.
+    /// Makes the failure of a watch that the user may not have; the server says so in an answer.
     pub(crate) fn not_permitted(reason: &str) -> Self {
         let message = "the user may not watch below the prefix; grant it a role that may";
         Self::Own(Error::new(ErrorKind::Auth, message).with_source(reason))

@@ -65,12 +65,12 @@ mod of_slots {
     }
 
     impl Gate {
-        /// That of an entry which waits for nothing.
+        /// Makes that of an entry which waits for nothing.
         pub(crate) fn open() -> Self {
             Self(None)
         }
 
-        /// What an entry says of the epoch of its token.
+        /// Returns what an entry says of the epoch of its token.
         pub(crate) fn value(&self) -> String {
             self.0.as_ref().map_or_else(String::new, |expected| format!("epoch:{}", expected.epoch))
         }
@@ -106,9 +106,8 @@ mod of_slots {
             self.0.as_ref().map_or(Ok(number), |expected| expected.epoch.token(number))
         }
 
-        /// The error of a waiter that looked: an entry behind another in a slot that is not open any more is void,
-        /// and one
-        /// that became first may have done so too late.
+        /// Makes the error of a waiter that looked: an entry behind another in a slot that is not open any more is
+        /// void, and one that became first may have done so too late.
         pub(crate) fn void(&self, found: &NotOpen) -> Error {
             self.refusal(found).map_or_else(|error| error, |refusal| refusal.error(Effect::Possible))
         }

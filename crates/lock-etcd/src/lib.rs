@@ -43,8 +43,7 @@ impl EtcdLocker {
     /// - [`ErrorKind::InvalidInput`]: the endpoints or the options cannot work. Nothing was sent.
     /// - [`ErrorKind::Unavailable`]: no server answered within the request timeout, or none speaks as this one does.
     /// - [`ErrorKind::UnsafeConfig`]: the endpoints belong to different clusters. One that does not answer now is
-    ///   looked
-    ///   at when it is first used.
+    ///   looked at when it is first used.
     /// - [`ErrorKind::Auth`]: wrong user or password.
     /// - [`ErrorKind::Closed`]: not called within a tokio runtime.
     /// - [`ErrorKind::Unexpected`]: what answers is not etcd.

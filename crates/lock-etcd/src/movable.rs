@@ -25,8 +25,7 @@ const COPYING_AT_ONCE: usize = 4;
 
 impl EtcdLocker {
     /// Connects as [`connect`](Self::connect) does, to one cluster of a lock space that is spread over several: keys
-    /// are
-    /// granted only while the marker of their slot says so. Users connect through `lock-sharded`.
+    /// are granted only while the marker of their slot says so. Users connect through `lock-sharded`.
     ///
     /// # Errors
     ///

@@ -32,7 +32,7 @@ impl Prefix {
         Err(Error::new(ErrorKind::InvalidInput, message).without_effect())
     }
 
-    /// What the names of all who hold or await `key` begin with: `<prefix>/<key>:`.
+    /// Returns what the names of all who hold or await `key` begin with: `<prefix>/<key>:`.
     pub(crate) fn queue(&self, key: &Key) -> String {
         let encoded = key.percent_encoded(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'));
         #[cfg(feature = "movable")]
@@ -42,7 +42,7 @@ impl Prefix {
         format!("{}/{encoded}{END_OF_KEY}", self.text)
     }
 
-    /// The name by which a session fences off its own late requests. It is in no queue, since no key is empty.
+    /// Returns the name by which a session fences off its own late requests. It is in no queue, since no key is empty.
     pub(crate) fn fence(&self, lease: i64) -> String {
         format!("{}//{lease:x}", self.text)
     }
@@ -54,28 +54,28 @@ impl Prefix {
         Self { by_slot: true, ..self }
     }
 
-    /// What the names of all queues of a slot begin with: `<prefix>/<slot>/`.
+    /// Returns what the names of all queues of a slot begin with: `<prefix>/<slot>/`.
     pub(crate) fn slot(&self, slot: lock_core::movable::Slot) -> String {
         format!("{}/{:02x}/", self.text, slot.index())
     }
 
-    /// What the names of all markers begin with. None is the name of a fence: that has no slash behind the two.
+    /// Returns what the names of all markers begin with. None is the name of a fence: that has no slash behind the two.
     pub(crate) fn markers(&self) -> String {
         format!("{}//slot/", self.text)
     }
 
-    /// The name of a slot's marker.
+    /// Returns the name of a slot's marker.
     pub(crate) fn marker(&self, slot: lock_core::movable::Slot) -> String {
         format!("{}{:02x}", self.markers(), slot.index())
     }
 }
 
-/// The name of one entry in a queue: `<prefix>/<key>:<owner>`.
+/// Returns the name of one entry in a queue: `<prefix>/<key>:<owner>`.
 pub(crate) fn entry(queue: &str, owner: OwnerId) -> String {
     format!("{queue}{owner}")
 }
 
-/// The queue that an entry is in.
+/// Returns the queue that an entry is in.
 pub(crate) fn queue_of(entry: &str) -> &str {
     let end = entry.rfind(END_OF_KEY).expect("an entry's name contains the end of its key");
     &entry[..=end]

@@ -154,7 +154,7 @@ pub(crate) fn look_at_all<'a>(keys: impl Iterator<Item = &'a str>) -> Txn {
     Txn::new().and_then(keys.map(|key| get(key, false)).collect::<Vec<_>>())
 }
 
-/// All entries of a queue in their order.
+/// Asks for all entries of a queue in their order.
 pub(crate) fn eldest_first() -> GetOptions {
     GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend).with_keys_only()
 }

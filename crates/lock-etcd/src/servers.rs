@@ -129,21 +129,15 @@ impl Servers {
 
     /// Returns the present server. If it cannot be logged in to, it is given up.
     pub(crate) async fn current(self: &Arc<Self>) -> Result<Arc<Server>, Failure> {
-        if let Some(server) = self.server.lock().clone() {
-            return Ok(server);
-        }
         let servers = Arc::clone(self);
+        let present = || self.server.lock().clone().map(Ok);
         self.dialing
-            .run(|| async move { Ok(servers.dial().await) })
+            .run(present, || async move { Ok(servers.dial().await) })
             .await
             .unwrap_or_else(|ended| Err(Failure::Own(ended)))
     }
 
     async fn dial(&self) -> Result<Arc<Server>, Failure> {
-        // The one who dialed before may just have been done.
-        if let Some(server) = self.server.lock().clone() {
-            return Ok(server);
-        }
         let visit = *self.visit.borrow();
         let name = Arc::clone(self.endpoint(visit));
         let dialing = self.connect(&name);

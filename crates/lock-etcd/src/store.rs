@@ -83,7 +83,7 @@ pub struct QueueEntry {
 
 #[cfg(feature = "movable")]
 impl Entry {
-    /// The entry of a hold that was taken over.
+    /// Makes the entry of a hold that was taken over.
     pub(crate) fn adopted(name: String, created: i64) -> Self {
         let is_left = AtomicBool::new(true);
         Self { name, created, copies: Effect::None, is_near: false, is_left, gate: Gate::open() }
@@ -144,7 +144,7 @@ impl EtcdStore {
         told.min(self.asked())
     }
 
-    /// etcd counts in seconds.
+    /// Returns the TTL to ask for: etcd counts in seconds.
     fn asked(&self) -> Duration {
         Duration::from_secs(self.timing.ttl().as_secs() + u64::from(self.timing.ttl().subsec_nanos() > 0))
     }
@@ -365,7 +365,7 @@ impl QueueStore for EtcdStore {
     }
 }
 
-/// The failure of a look that follows an entry that was made.
+/// Makes the failure of a look that follows an entry that was made.
 fn entered(error: Error) -> Error {
     let message = "an entry was made, and then could not be looked at";
     Error::new(error.kind(), message).with_source(error)

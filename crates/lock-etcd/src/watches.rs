@@ -63,8 +63,8 @@ pub(crate) struct Watched {
     gone: oneshot::Sender<Result<i64>>,
 }
 
-/// The numbers by which the server knows the watches of one key: an even one, and the odd one after it if there are
-/// two.
+/// Returns the numbers by which the server knows the watches of one key: an even one, and the odd one after it if there
+/// are two.
 fn numbers(number: i64, twice: bool) -> RangeInclusive<i64> {
     number..=number + i64::from(twice)
 }

@@ -187,8 +187,8 @@ impl Connection {
         }
     }
 
-    /// Whether the client library sends a request again by itself, so that the last answer says nothing of the first
-    /// copy.
+    /// Returns whether the client library sends a request again by itself, so that the last answer says nothing of the
+    /// first copy.
     pub(crate) fn repeats_requests(&self) -> bool {
         match self.kind {
             Kind::Node(_) => false,
@@ -197,7 +197,7 @@ impl Connection {
         }
     }
 
-    /// What the server says of itself, the texts of all nodes one after another.
+    /// Returns what the server says of itself, the texts of all nodes one after another.
     pub(crate) async fn info(&self) -> RedisResult<String> {
         fn collect(value: Value, text: &mut String) {
             match value {

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, io, sync::Arc};
 use lock_core::{Error, ErrorKind, backend::Effect};
 use redis::{ErrorKind as Redis, RedisError, ServerErrorKind as Server};
 
-/// An error in an address.
+/// Makes an error of an address that cannot be read.
 pub(crate) fn of_address(error: &RedisError) -> Error {
     // The library's own text is left out: an address may contain a password.
     let message = match error.kind() {
@@ -39,19 +39,19 @@ pub fn of_connecting(error: RedisError, server: &str) -> Error {
     error.with_server(server).without_effect()
 }
 
-/// An error of a request.
+/// Makes an error of a request that failed.
 pub(crate) fn of_request(error: RedisError, server: &str) -> Error {
     let (classified, effect) = classified(error);
     let error = classified.with_server(server);
     if effect == Effect::None { error.without_effect() } else { error }
 }
 
-/// An error of a request of which an earlier copy may have been executed.
+/// Makes an error of a request that failed, and of which an earlier copy may have been executed.
 pub(crate) fn of_repeated_request(error: RedisError, server: &str) -> Error {
     classified(error).0.with_server(server)
 }
 
-/// What it means, and whether this copy of the request may have changed anything.
+/// Returns what an error of the client library means, and whether this copy of the request may have changed anything.
 fn classified(error: RedisError) -> (Error, Effect) {
     use Effect::{None as Nothing, Possible};
     use ErrorKind::{Auth, Unavailable, Unexpected, UnsafeConfig};

@@ -60,9 +60,11 @@ impl Prefix {
         format!("{}:#{:016x}", self.prefix, rand::rng().random::<u64>())
     }
 
-    /// `<prefix>:{<bucket>}:<key>`, `<prefix>:{<bucket>}#fence` and `<prefix>:{<bucket>}#queue:<key>`: what stands in
-    /// braces decides where a cluster keeps a key, so they are always together. No key reaches the other names, since
-    /// `#` does not follow `}:`.
+    /// Returns the names of `key`: `<prefix>:{<bucket>}:<key>`, `<prefix>:{<bucket>}#fence` and
+    /// `<prefix>:{<bucket>}#queue:<key>`.
+    ///
+    /// What stands in braces decides where a cluster keeps a key, so they are always together. No key reaches the other
+    /// names, since `#` does not follow `}:`.
     #[must_use]
     pub fn names(&self, key: &Key) -> Names {
         let keep = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'%');
@@ -108,7 +110,7 @@ impl Names {
     }
 }
 
-/// The 64-bit FNV-1a hash: small, and the same in every version and language that shares the locks.
+/// Returns the 64-bit FNV-1a hash: small, and the same in every version and language that shares the locks.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()

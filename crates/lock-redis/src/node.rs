@@ -129,12 +129,13 @@ impl Node {
 
     /// Returns the live connection, or a new one. One is dialed at a time, by a task.
     async fn live(&self) -> Result<Live> {
-        if let Some(live) = self.shared.connections.lock().live.clone() {
+        let present = || self.shared.connections.lock().live.clone();
+        if let Some(live) = present() {
             return Ok(live);
         }
         let shared = Arc::clone(&self.shared);
         // Boxed, as all that is rare: it would be part of every request's future.
-        Box::pin(self.dialing.run(|| async move { shared.dial_in_time().await })).await
+        Box::pin(self.dialing.run(present, || async move { shared.dial_in_time().await })).await
     }
 
     /// Connects, and checks that the server is one that keeps locks.
@@ -260,10 +261,6 @@ impl Node {
 
 impl Shared {
     async fn dial_in_time(&self) -> Result<Live> {
-        // The one who dialed before may just have been done.
-        if let Some(live) = self.connections.lock().live.clone() {
-            return Ok(live);
-        }
         let limit = self.dialing_time;
         let dialed = time::timeout(limit, self.dial()).await.unwrap_or_else(|_| {
             let protocol = self.target.protocol();
@@ -370,13 +367,14 @@ impl Drop for InFlightGuard<'_> {
     }
 }
 
-/// A server that has become a replica is left too, so that its primary is asked for again.
+/// Returns whether the connection is of no use any more. A server that has become a replica is left too, so that its
+/// primary is asked for again.
 fn must_reconnect(error: &RedisError) -> bool {
     error.is_unrecoverable_error()
         || error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::ReadOnly)
 }
 
-/// Whether a server that says this of itself keeps locks.
+/// Checks that a server that says this of itself keeps locks.
 fn check(told: Option<&str>, accept_eviction: bool) -> Result<()> {
     let replica = fields(told, "role").any(|role| role == "slave")
         && !fields(told, "role").any(|role| role == "master");

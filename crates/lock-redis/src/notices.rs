@@ -121,7 +121,7 @@ impl Notices {
             *shared.failed.lock() = connected.as_ref().err().map(|error| (Instant::now(), error.clone()));
             connected
         };
-        self.connecting.run(|| connect).await
+        self.connecting.run(|| self.shared.present(), || connect).await
     }
 }
 
@@ -131,9 +131,6 @@ impl Shared {
     }
 
     async fn connect(self: Arc<Self>) -> Result<Subscriber> {
-        if let Some(present) = self.present() {
-            return Ok(present);
-        }
         let server = self.target.server();
         let opened = async {
             let mut connection =
@@ -243,8 +240,8 @@ impl fmt::Debug for LockListener<'_> {
     }
 }
 
-/// The task behind the listeners. It ends when the locker and all waiters are gone, or the connection breaks or falls
-/// silent; whoever waits is woken by that.
+/// Tells the listeners what the server publishes. Ends when the locker and all waiters are gone, or the connection
+/// breaks or falls silent; whoever waits is woken by that.
 async fn listen(
     connection: PubSub,
     mut requests: mpsc::UnboundedReceiver<Request>,

@@ -177,8 +177,10 @@ impl Target {
     }
 }
 
-/// rustls panics if more than one provider of cryptography is built in and the program has chosen none; which are built
-/// in depends on all crates of the program together.
+/// Chooses a provider of cryptography, unless the program has.
+///
+/// rustls panics if more than one is built in and none was chosen; which are built in depends on all crates of the
+/// program together.
 fn choose_cryptography() {
     #[cfg(feature = "tls")]
     if rustls::crypto::CryptoProvider::get_default().is_none() {
@@ -187,7 +189,7 @@ fn choose_cryptography() {
     }
 }
 
-/// Small requests must not wait for the acknowledgement of the one before.
+/// Lets small requests go without waiting for the acknowledgement of the one before.
 fn without_delay(client: &Client) -> redis::RedisResult<Client> {
     let info = client.get_connection_info().clone();
     let settings: TcpSettings = info.tcp_settings().clone().set_nodelay(true);

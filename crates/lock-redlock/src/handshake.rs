@@ -18,7 +18,7 @@ use crate::requests::{ACQUIRE, Memory, RESTORE_VOTE, Request, SURVEY};
 pub(crate) struct RunIds(Mutex<Vec<Option<String>>>);
 
 impl RunIds {
-    /// The run id of the server at `index`; empty before the first connection.
+    /// Returns the run id of the server at `index`; empty before the first connection.
     pub(crate) fn of(&self, index: usize) -> String {
         self.0.lock().get(index).cloned().flatten().unwrap_or_default()
     }

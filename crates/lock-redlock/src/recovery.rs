@@ -27,7 +27,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use lock_core::{Error, ErrorKind, Result, backend::BootInstant};
+use lock_core::{Error, ErrorKind, Options, Result, backend::BootInstant};
 use parking_lot::Mutex;
 use tokio::time;
 
@@ -92,7 +92,8 @@ impl AmnesiaRecovery {
     /// Returns how long the votes of before may count: the longest lease with the largest drift of clocks that options
     /// allow.
     fn wait(&self) -> Duration {
-        Duration::from_millis(self.longest_ttl_ms.load(Ordering::Relaxed)).mul_f64(1.2)
+        Duration::from_millis(self.longest_ttl_ms.load(Ordering::Relaxed))
+            .mul_f64(1.0 + 2.0 * Options::MAX_DRIFT)
     }
 
     /// Asks all servers what they remember, and restores the votes of those that may have them back. Only one does it

@@ -98,8 +98,8 @@ impl Servers {
         self.voters.len() / 2 + 1
     }
 
-    /// The servers that are asked for votes: all, without those that have been silent lately if there are enough
-    /// others.
+    /// Returns the servers that are asked for votes: all, without those that have been silent lately if there are
+    /// enough others.
     pub(crate) fn worth_asking(&self) -> Vec<bool> {
         let worth: Vec<_> = self.voters.iter().map(|voter| voter.is_worth_asking()).collect();
         let enough = worth.iter().filter(|worth| **worth).count() >= self.majority();

@@ -128,7 +128,7 @@ impl Voter {
         self.in_time(self.request(&request)).await
     }
 
-    /// How long it is waited for.
+    /// Returns how long it is waited for.
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }

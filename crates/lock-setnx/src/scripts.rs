@@ -12,7 +12,7 @@ pub(crate) static UNDO: LazyLock<Script> = LazyLock::new(|| script(include_str!(
 pub(crate) static HAND_ON: LazyLock<Script> =
     LazyLock::new(|| script(include_str!("../scripts/hand_on.lua")));
 
-/// What needs the queue includes it where it does, so that what comes before does not pay for it.
+/// Makes a script. One that needs the queue includes it where it does, so that what comes before does not pay for it.
 fn script(text: &str) -> Script {
     Script::new(text.replace("-- include queue.lua\n", include_str!("../scripts/queue.lua")))
 }

@@ -227,7 +227,7 @@ impl WaitingStore for SetnxStore {
     }
 }
 
-/// A time to live as Redis tells it; none if the key has none, because somebody took it away.
+/// Returns a time to live that Redis told; none if the key has none, because somebody took it away.
 fn milliseconds(told: i64) -> Option<Duration> {
     u64::try_from(told).ok().map(Duration::from_millis)
 }

@@ -71,15 +71,10 @@ impl Members {
     /// Returns a cluster, connected.
     pub(crate) async fn get(&self, name: &ClusterName) -> Result<Arc<dyn Member>> {
         let known = self.known(name)?;
-        if let Some(member) = locked(&known.member).clone() {
-            return Ok(member);
-        }
         let options = self.options.clone();
         let to_connect = Arc::clone(&known);
-        let connected = known.connecting.run(|| async move {
-            if let Some(member) = locked(&to_connect.member).clone() {
-                return Ok(member);
-            }
+        let present = || locked(&known.member).clone();
+        let connected = known.connecting.run(present, || async move {
             let member = to_connect.cluster.connect(options).await?;
             *locked(&to_connect.member) = Some(Arc::clone(&member));
             Ok(member)

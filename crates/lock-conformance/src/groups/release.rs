@@ -9,7 +9,7 @@ use crate::{
     Fixture,
     steps::{
         GRACE, SOON, TTL, assert_fails, assert_held, assert_no_traces, brief, client, fresh_key, orphan,
-        release, take, take_within, traces, within,
+        patient, release, take, take_within, traces, within,
     },
 };
 
@@ -19,6 +19,7 @@ properties! {
     a_guard_dropped_on_a_plain_thread_frees,
     a_panicking_holder_frees,
     a_guard_may_outlive_its_runtime,
+    a_release_after_the_end_of_its_runtime_says_so [Servers],
     a_background_release_leaves_the_next_hold,
     a_release_after_loss_says_so [Servers],
     a_stale_release_frees_nothing [Servers],
@@ -73,6 +74,17 @@ pub async fn a_guard_may_outlive_its_runtime(fx: &impl Fixture) {
     let (key, other) = (fresh_key(), client(fx).await);
     drop(orphan(fx, &brief(), &key));
     release(take_within(TTL + GRACE, &other, &key).await).await;
+}
+
+/// A guard that is released after its runtime has ended says that this is why, in each way of asking.
+pub async fn a_release_after_the_end_of_its_runtime_says_so(fx: &impl Fixture) {
+    let (options, keys) = (patient(), [fresh_key(), fresh_key()]);
+    let [released, verified] = keys.each_ref().map(|key| orphan(fx, &options, key));
+    let ended = "after the end of its runtime";
+    let outcome = within("a look", SOON, verified.verify()).await;
+    assert_fails(&format!("a look {ended}"), outcome, ErrorKind::Closed);
+    let outcome = within("a release", SOON, released.release()).await;
+    assert_fails(&format!("a release {ended}"), outcome, ErrorKind::Closed);
 }
 
 /// The release of a dropped guard, which may be late, does not touch the hold that the same client has next.

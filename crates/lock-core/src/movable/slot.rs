@@ -59,7 +59,7 @@ fn tag(key: &str) -> Option<&str> {
     (!tag.is_empty()).then_some(tag)
 }
 
-/// The 64-bit FNV-1a hash: small, and the same in every version and language that shares the locks.
+/// Returns the 64-bit FNV-1a hash: small, and the same in every version and language that shares the locks.
 fn fnv1a(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)

@@ -33,8 +33,7 @@ pub trait SlotStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool>> + Send;
 
     /// Returns the holds of `slot`, or those of one `key` of it, as a majority has them: whatever may be a hold, and
-    /// all
-    /// copies of holds.
+    /// all copies of holds.
     fn holds(&self, slot: Slot, key: Option<&Key>) -> impl Future<Output = Result<Vec<SlotHold>>> + Send;
 
     /// Puts copies of holds there, which end only by somebody's hand, if in the same step the marker of `slot` is
