@@ -7,7 +7,7 @@ use stateright::HasDiscoveries;
 
 use crate::{
     check::{Explore, Progress, Report, Threads},
-    late, lease, queue, reservation, slots, traces,
+    late, lease, queue, redlock, reservation, slots, terms, traces,
 };
 
 /// When a model is run.
@@ -42,10 +42,18 @@ impl fmt::Debug for Entry {
 
 /// Returns all models, in the order in which the documentation tells of them.
 pub fn catalogue() -> Vec<Entry> {
-    [lease::entries(), reservation::entries(), queue::entries(), late::entries(), slots::entries()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        lease::entries(),
+        redlock::entries(),
+        reservation::entries(),
+        queue::entries(),
+        terms::entries(),
+        late::entries(),
+        slots::entries(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 impl Entry {

@@ -12,9 +12,11 @@ mod late;
 mod lease;
 mod protocol;
 mod queue;
+mod redlock;
 mod reservation;
 mod slots;
 mod table;
+mod terms;
 mod traces;
 
 pub use self::{
