@@ -6,6 +6,7 @@ mod conformance;
 mod docker;
 mod faults;
 mod features;
+mod models;
 mod setup;
 mod test_all;
 mod tidy;
@@ -39,6 +40,8 @@ enum Command {
     Faults(faults::Args),
     /// Break several things at once, over many clients and locks, for some time
     Soak(faults::Soak),
+    /// Let a checker try every order of events in the models of the protocols, and show the results as a table
+    Models(models::Args),
     /// Measure the locks beside the floor of their protocols and beside other libraries
     Bench(bench::Args),
     /// Put your load on your servers, within bounds, and learn which lock to take
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Soak(args) => faults::soak(&args),
+        Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Choose(args) => bench::choose(&args),
         Command::Cluster(args) => cluster::run(&args),
