@@ -18,7 +18,8 @@ pub struct Cluster {
 
 impl Cluster {
     /// Finds the kind of a cluster from its address: `etcd:` and then an address as the crate of that lock takes it,
-    /// such as `etcd:http://10.0.0.1:2379,http://10.0.0.2:2379`.
+    /// such as `etcd:http://10.0.0.1:2379,http://10.0.0.2:2379`; or `zk://` and the addresses of an ensemble, such as
+    /// `zk://10.0.0.1:2181,10.0.0.2:2181/chroot`.
     ///
     /// # Errors
     ///
@@ -29,6 +30,8 @@ impl Cluster {
         match kind {
             #[cfg(feature = "etcd")]
             "etcd" => Ok(Self::etcd(rest.try_into()?)),
+            #[cfg(feature = "zk")]
+            "zk" if rest.starts_with("//") => Ok(Self::zk(lock_zk::Target::new(&rest[2..])?)),
             _ => {
                 let _ = rest;
                 let message = format!(
@@ -55,6 +58,25 @@ impl Cluster {
             move |options| {
                 let target = plain.clone();
                 async move { Ok(EtcdLocker::connect(target, options).await?.into()) }
+            },
+        )
+    }
+
+    /// One of ZooKeeper.
+    #[cfg(feature = "zk")]
+    #[must_use]
+    pub fn zk(target: lock_zk::Target) -> Self {
+        use lock_zk::ZkLocker;
+        let plain = target.clone();
+        Self::of(
+            "zk",
+            move |options| {
+                let target = target.clone();
+                async move { Ok((*ZkLocker::connect_movable(target, options).await?).clone()) }
+            },
+            move |options| {
+                let target = plain.clone();
+                async move { Ok(ZkLocker::connect(target, options).await?.into()) }
             },
         )
     }
@@ -86,6 +108,8 @@ impl Cluster {
 const KINDS: &[&str] = &[
     #[cfg(feature = "etcd")]
     "etcd:",
+    #[cfg(feature = "zk")]
+    "zk://",
 ];
 
 impl fmt::Debug for Cluster {

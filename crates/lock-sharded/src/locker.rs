@@ -1,6 +1,6 @@
 //! What users call.
 
-use std::{any::Any, collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
 use lock_core::{
@@ -76,10 +76,7 @@ impl ShardedLocker {
         options: Options,
     ) -> Result<Self> {
         let (source, timing) = (map.into(), options.check()?);
-        let given = clusters.into_iter().map(|(name, cluster)| Ok((name.parse()?, cluster)));
-        let members = Members::new(given.collect::<Result<BTreeMap<ClusterName, _>>>()?, options)?;
-        let map = source.load().await?;
-        members.learn(&map)?;
+        let (members, map) = Members::of(&source, clusters, options).await?;
         let has_slots = |name: &&ClusterName| Slot::all().any(|slot| map.home(slot) == *name);
         let connected = try_join_all(map.clusters().filter(has_slots).map(|name| members.get(name))).await?;
         let capabilities = weakest(connected.iter().map(|member| member.capabilities()));

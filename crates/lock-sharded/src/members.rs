@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use crate::{
     cluster::{Cluster, Member},
     map::ShardMap,
+    source::MapSource,
 };
 
 pub(crate) struct Members {
@@ -32,8 +33,18 @@ struct Known {
 }
 
 impl Members {
-    pub(crate) fn new(given: BTreeMap<ClusterName, Cluster>, options: Options) -> Result<Self> {
-        Ok(Self { options, runtime: present_runtime()?, given, known: Mutex::default() })
+    /// Reads the map of `source`, and knows its clusters; how to log in to those that are `given` need not be in it.
+    pub(crate) async fn of<'a>(
+        source: &MapSource,
+        given: impl IntoIterator<Item = (&'a str, Cluster)>,
+        options: Options,
+    ) -> Result<(Self, ShardMap)> {
+        let given = given.into_iter().map(|(name, cluster)| Ok((name.parse()?, cluster)));
+        let given = given.collect::<Result<_>>()?;
+        let members = Self { options, runtime: present_runtime()?, given, known: Mutex::default() };
+        let map = source.load().await?;
+        members.learn(&map)?;
+        Ok((members, map))
     }
 
     /// Gets to know the clusters of a map. Those that are known already stay as they are.

@@ -23,6 +23,8 @@ enum Kept {
     File(PathBuf),
     #[cfg(feature = "etcd")]
     Etcd(Arc<etcd::Key>),
+    #[cfg(feature = "zk")]
+    Zk(Arc<lock_zk::Node>),
 }
 
 impl MapSource {
@@ -36,6 +38,22 @@ impl MapSource {
     pub fn etcd(endpoints: impl IntoIterator<Item = impl Into<String>>, key: impl Into<String>) -> Self {
         let endpoints = endpoints.into_iter().map(Into::into).collect();
         Self(Kept::Etcd(Arc::new(etcd::Key { endpoints, key: key.into() })))
+    }
+
+    /// Keeps the map in a node of ZooKeeper, as JSON. Who may log in to `target` may read and write it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`]: the path is none.
+    #[cfg(feature = "zk")]
+    pub fn zk(target: lock_zk::Target, path: impl Into<String>) -> Result<Self> {
+        Ok(Self(Kept::Zk(Arc::new(lock_zk::Node::new(target, path)?))))
+    }
+
+    #[cfg(any(feature = "etcd", feature = "zk"))]
+    fn is_missing(&self) -> Error {
+        let message = format!("there is no map in {self:?}; write one there, or rebuild it");
+        Error::new(ErrorKind::InvalidInput, message)
     }
 
     /// Reads the map.
@@ -53,12 +71,13 @@ impl MapSource {
             Kept::File(path) => std::fs::read_to_string(path).map_err(|error| self.failed("read", error))?,
             #[cfg(feature = "etcd")]
             Kept::Etcd(key) => {
-                key.get().await.map_err(|error| self.failed("read", error))?.ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::InvalidInput,
-                        format!("there is no map in {self:?}; write one there, or rebuild it"),
-                    )
-                })?
+                let text = key.get().await.map_err(|error| self.failed("read", error))?;
+                text.ok_or_else(|| self.is_missing())?
+            }
+            #[cfg(feature = "zk")]
+            Kept::Zk(node) => {
+                let text = node.read().await.map_err(|error| self.failed("read", error))?;
+                String::from_utf8_lossy(&text.ok_or_else(|| self.is_missing())?).into_owned()
             }
         };
         serde_json::from_str(&text).map_err(|error| {
@@ -88,6 +107,10 @@ impl MapSource {
             }
             #[cfg(feature = "etcd")]
             Kept::Etcd(key) => key.put(text()).await.map_err(|error| self.failed("write", error))?,
+            #[cfg(feature = "zk")]
+            Kept::Zk(node) => {
+                node.write(text().as_bytes()).await.map_err(|error| self.failed("write", error))?;
+            }
         }
         Ok(())
     }
@@ -103,7 +126,7 @@ impl From<ShardMap> for MapSource {
     }
 }
 
-/// A file by its path, or a key of etcd as `etcd:<endpoints>#<key>`.
+/// A file by its path, a key of etcd as `etcd:<endpoints>#<key>`, or a node of ZooKeeper as `zk://<servers>#<path>`.
 impl FromStr for MapSource {
     type Err = Error;
 
@@ -116,6 +139,14 @@ impl FromStr for MapSource {
             })?;
             return Ok(Self::etcd(endpoints.split(','), key));
         }
+        #[cfg(feature = "zk")]
+        if let Some(rest) = text.strip_prefix("zk://") {
+            let (servers, path) = rest.split_once('#').ok_or_else(|| {
+                let message = "a map in ZooKeeper is written as zk://<servers>#<path>";
+                Error::new(ErrorKind::InvalidInput, message).without_effect()
+            })?;
+            return Self::zk(lock_zk::Target::new(servers)?, path);
+        }
         Ok(Self::file(text))
     }
 }
@@ -127,6 +158,8 @@ impl fmt::Debug for MapSource {
             Kept::File(path) => path.fmt(f),
             #[cfg(feature = "etcd")]
             Kept::Etcd(key) => write!(f, "key {:?} of etcd", key.key),
+            #[cfg(feature = "zk")]
+            Kept::Zk(node) => write!(f, "node {:?} of ZooKeeper", node.path()),
         }
     }
 }

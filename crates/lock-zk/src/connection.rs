@@ -18,11 +18,12 @@ use parking_lot::Mutex;
 use spawns_core::{Spawn, Task};
 use tokio::sync::watch;
 use zookeeper_client::{
-    Client, Connector, Error as ZkError, EventType, MultiWriteError, SessionInfo, SessionState, StateWatcher,
+    Client, Connector, Error as ZkError, EventType, MultiWriteError, MultiWriter, SessionInfo, SessionState,
+    StateWatcher,
 };
 
 /// What a check of any version is written as.
-const ANY_VERSION: i32 = -1;
+pub(crate) const ANY_VERSION: i32 = -1;
 
 /// A connection, from the server's word that the session stands. Dropping it ends neither the session nor its entries.
 pub(crate) struct Connection {
@@ -127,12 +128,22 @@ impl Connection {
 
     /// Puts to the vote whether the node at `path` has this version, and returns what was agreed to be wrong with it.
     pub(crate) async fn check(&self, path: &str, version: i32) -> Result<Option<ZkError>, ZkError> {
+        let checked = self.multi(|check| check.add_check_version(path, version)).await?;
+        Ok(checked.map(|(_, wrong)| wrong))
+    }
+
+    /// Puts changes to the vote that are made together or not at all, and returns which of them was agreed to be
+    /// impossible, and why.
+    pub(crate) async fn multi(
+        &self,
+        add: impl FnOnce(&mut MultiWriter<'_>) -> Result<(), ZkError>,
+    ) -> Result<Option<(usize, ZkError)>, ZkError> {
         let client = self.client()?;
-        let mut check = client.new_multi_writer();
-        check.add_check_version(path, version)?;
-        match self.answer(async { Ok(check.commit().await) }).await? {
+        let mut changes = client.new_multi_writer();
+        add(&mut changes)?;
+        match self.answer(async { Ok(changes.commit().await) }).await? {
             Ok(_) => Ok(None),
-            Err(MultiWriteError::OperationFailed { source, .. }) => Ok(Some(source)),
+            Err(MultiWriteError::OperationFailed { index, source }) => Ok(Some((index, source))),
             Err(MultiWriteError::RequestFailed { source }) => Err(source),
         }
     }

@@ -239,6 +239,6 @@ impl Ensemble {
 }
 
 /// Ends a session in which nothing is, in a task.
-fn close(connection: Connection) {
+pub(crate) fn close(connection: Connection) {
     tokio::spawn(async move { connection.close().await });
 }

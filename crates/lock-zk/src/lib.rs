@@ -4,7 +4,14 @@ mod acl;
 mod connection;
 mod ensemble;
 mod failure;
+mod gate;
+#[cfg(feature = "movable")]
+mod markers;
+#[cfg(feature = "movable")]
+mod movable;
 mod names;
+#[cfg(feature = "movable")]
+mod node;
 mod session;
 mod store;
 mod target;
@@ -16,6 +23,8 @@ pub use lock_core::{
     LossReason, Options, Result,
 };
 
+#[cfg(feature = "movable")]
+pub use crate::node::Node;
 #[cfg(feature = "tls")]
 pub use crate::tls::Tls;
 pub use crate::{store::ZkStore, target::Target};

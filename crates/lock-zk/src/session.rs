@@ -59,6 +59,12 @@ impl Session {
         LeaseTiming::relayed(self.granted)
     }
 
+    /// Returns whether the servers certainly keep it.
+    #[cfg(feature = "movable")]
+    pub(crate) fn is_certain(&self) -> bool {
+        self.validity.is_valid()
+    }
+
     /// Returns the connection that carries it, when there is one.
     pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
         let mut carrier = self.carrier.clone();

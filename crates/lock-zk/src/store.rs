@@ -7,28 +7,41 @@ use lock_core::{
     backend::{BoxFuture, Claim, Effect, Entered, Position, Predecessor, QueueStore, Released, Renewal},
 };
 use tokio::time;
-use zookeeper_client::{Client, CreateMode, Error as ZkError};
+use zookeeper_client::{Client, CreateMode, CreateOptions, Error as ZkError};
 
 use crate::{
     Target,
     connection::{Connection, Deleted},
     ensemble::Ensemble,
     failure,
+    gate::{Gate, Slots},
     names::{self, EntryName, Prefix},
     session::Session,
 };
 
 /// Locks as queues of nodes. Users see the [`ZkLocker`](crate::ZkLocker) around it.
 pub struct ZkStore {
-    ensemble: Arc<Ensemble>,
-    prefix: Prefix,
+    pub(crate) ensemble: Arc<Ensemble>,
+    pub(crate) prefix: Prefix,
+    pub(crate) slots: Slots,
 }
 
 /// A node in a queue, known to have been made.
 #[derive(Debug)]
 pub struct QueueEntry {
-    queue: String,
-    name: EntryName,
+    pub(crate) queue: String,
+    pub(crate) name: EntryName,
+    pub(crate) gate: Gate,
+}
+
+/// A node that was just made, and what was seen right after.
+struct Made {
+    entry: QueueEntry,
+    token: FencingToken,
+    /// All nodes of the queue.
+    children: Vec<String>,
+    /// Whether the slot of the key was open then.
+    is_open: bool,
 }
 
 /// The pause before a watch is set again.
@@ -37,7 +50,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(10);
 impl ZkStore {
     pub(crate) fn new(target: Target, options: &Options) -> Result<Self> {
         let prefix = Prefix::new(options.prefix())?;
-        Ok(Self { ensemble: Arc::new(Ensemble::new(target, options.check()?)?), prefix })
+        let ensemble = Arc::new(Ensemble::new(target, options.check()?)?);
+        Ok(Self { ensemble, prefix, slots: Slots::default() })
     }
 
     /// Refuses servers of different ensembles.
@@ -45,35 +59,42 @@ impl ZkStore {
         self.ensemble.check().await
     }
 
-    fn failed(&self, error: ZkError) -> Error {
+    pub(crate) fn failed(&self, error: ZkError) -> Error {
         failure::of_request(error, self.ensemble.addresses())
     }
 
-    /// Makes a node at the end of the queue, and lists the queue.
+    /// Makes a node at the end of the queue, lists the queue, and looks whether the slot is still open.
     async fn create_and_list(
         &self,
         connection: &Connection,
         claim: &Claim,
         queue: &str,
-    ) -> Result<(QueueEntry, FencingToken, Vec<String>)> {
+        gate: Gate,
+    ) -> Result<Made> {
         let client = connection.client().map_err(|error| self.failed(error))?;
         let stem = names::stem(queue, claim.owner());
         let ephemeral = CreateMode::EphemeralSequential.with_acls(self.ensemble.acls());
         loop {
-            // Both requests are sent before either answer is awaited; a connection's requests are executed in order.
-            let created = client.create(&stem, &[], &ephemeral);
+            // All requests are sent before any answer is awaited; a connection's requests are executed in order.
+            let created = client.create(&stem, &gate.data(), &ephemeral);
             let listed = client.list_children(queue);
+            let looked = gate.look(&client);
             let (node, sequence) = match connection.answer(created).await {
                 Ok(created) => created,
+                Err(ZkError::NoNode) if self.make_queue(connection, &client, queue).await? => continue,
                 Err(ZkError::NoNode) => {
-                    self.make_queue(connection, &client, queue).await?;
-                    continue;
+                    self.slots.forget(&gate);
+                    return Err(self.slots.refusal(&gate, connection, Effect::None).await);
                 }
                 Err(error) => return Err(self.failed(error)),
             };
             let path = format!("{stem}{sequence}");
-            let children = match connection.answer(listed).await {
-                Ok(children) => children,
+            let seen = async {
+                let children = connection.answer(listed).await?;
+                Ok((children, connection.answer(looked).await?))
+            };
+            let (children, is_open) = match seen.await {
+                Ok(seen) => seen,
                 Err(error) => {
                     // Who may not list cannot find the node again to undo it.
                     let deleted = connection.answer(client.delete(&path, None)).await;
@@ -90,13 +111,40 @@ impl ZkStore {
             })?;
             let name =
                 EntryName::parse(&path[queue.len() + 1..])?.expect("a node of ours has a name of ours");
-            return Ok((QueueEntry { queue: queue.to_owned(), name }, FencingToken::new(token), children));
+            let token = gate.token(FencingToken::new(token))?;
+            let entry = QueueEntry { queue: queue.to_owned(), name, gate };
+            return Ok(Made { entry, token, children, is_open });
         }
     }
 
-    async fn make_queue(&self, connection: &Connection, client: &Client, queue: &str) -> Result<()> {
+    /// Makes the node of a queue. Returns `false` if the queue is in a slot that was never open here: nobody but a
+    /// mover makes the node of a slot.
+    pub(crate) async fn make_queue(
+        &self,
+        connection: &Connection,
+        client: &Client,
+        queue: &str,
+    ) -> Result<bool> {
         let container = CreateMode::Container.with_acls(self.ensemble.acls());
-        match connection.answer(client.mkdir(queue, &container)).await {
+        if !self.slots.are_there() {
+            return self.make(connection, client, queue, &container).await.map(|()| true);
+        }
+        match connection.answer(client.create(queue, &[], &container)).await {
+            Ok(_) | Err(ZkError::NodeExists) => Ok(true),
+            Err(ZkError::NoNode) => Ok(false),
+            Err(error) => Err(self.failed(error).without_effect()),
+        }
+    }
+
+    /// Makes a node, and those above it.
+    pub(crate) async fn make(
+        &self,
+        connection: &Connection,
+        client: &Client,
+        path: &str,
+        options: &CreateOptions<'_>,
+    ) -> Result<()> {
+        match connection.answer(client.mkdir(path, options)).await {
             Ok(()) => Ok(()),
             Err(ZkError::NoNode) => {
                 let message = "the chroot in the address does not exist; create it first";
@@ -132,7 +180,7 @@ impl ZkStore {
             children => children.map_err(|error| self.failed(error))?,
         };
         let mut released = Released::NotOwner;
-        for child in children.iter().filter(|child| names::is_of(child, claim.owner())) {
+        for child in children.iter().filter(|child| names::is_left_by(child, claim.owner())) {
             released = self.delete(connection, &format!("{queue}/{child}")).await?;
         }
         Ok(released)
@@ -140,7 +188,7 @@ impl ZkStore {
 }
 
 impl QueueEntry {
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}/{}", self.queue, self.name.as_str())
     }
 
@@ -156,8 +204,8 @@ impl QueueEntry {
         entries.retain(|entry| entry.lead_over(&self.name) > 0);
         let nearest = entries.iter().min_by_key(|entry| entry.lead_over(&self.name));
         Ok(nearest.map_or(Position::First, |nearest| {
-            let (name, is_first) = (nearest.as_str().to_owned(), entries.len() == 1);
-            Position::Behind(Predecessor { name, is_first })
+            let is_first = entries.len() == 1 && nearest.keeps_its_name();
+            Position::Behind(Predecessor { name: nearest.as_str().to_owned(), is_first })
         }))
     }
 }
@@ -191,8 +239,21 @@ impl QueueStore for ZkStore {
             Err(_) => return Ok(Entered::SessionOver),
         };
         let queue = self.prefix.queue(claim.key());
-        let (entry, token, children) = self.create_and_list(&connection, claim, &queue).await?;
-        let position = entry.position(&children)?;
+        let (entry, token, position) = loop {
+            let gate = self.slots.gate(&connection, claim.key()).await?;
+            let Made { entry, token, children, is_open } =
+                self.create_and_list(&connection, claim, &queue, gate).await?;
+            if is_open {
+                let position = entry.position(&children)?;
+                break (entry, token, position);
+            }
+            self.slots.forget(&entry.gate);
+            self.delete(&connection, &entry.path()).await.map_err(|error| {
+                let message =
+                    "an entry was made in a slot that has moved, and could not be taken away at once";
+                Error::new(error.kind(), message).with_source(error)
+            })?;
+        };
         if claim.waits() || position == Position::First {
             return Ok(Entered::Queued { entry, token, position });
         }
@@ -209,18 +270,31 @@ impl QueueStore for ZkStore {
     ) -> Result<Position> {
         let connection = session.connection().await?;
         let path = format!("{}/{}", entry.queue, predecessor.name);
-        match connection.deleted(&path).await.map_err(|error| self.failed(error))? {
-            // Nobody can come before it, and the own node is watched too: so there is nothing to ask.
-            Deleted::Now if predecessor.is_first => return Ok(Position::First),
-            Deleted::Now | Deleted::Before => {}
-        }
-        let client = connection.client().map_err(|error| self.failed(error))?;
+        let deleted = connection.deleted(&path).await.map_err(|error| self.failed(error))?;
+        let looking = async {
+            let client = connection.client().map_err(|error| self.failed(error))?;
+            let position = match deleted {
+                // Nobody can come before it, and the own node is watched too: so there is nothing to ask.
+                Deleted::Now if predecessor.is_first => Position::First,
+                Deleted::Now | Deleted::Before => {
+                    match connection.answer(client.list_children(&entry.queue)).await {
+                        Err(ZkError::NoNode) => Position::Gone,
+                        children => entry.position(&children.map_err(|error| self.failed(error))?)?,
+                    }
+                }
+            };
+            // What is open after it became the first was open then: it does not open twice in one epoch.
+            let is_first = position == Position::First;
+            if is_first
+                && !connection.answer(entry.gate.look(&client)).await.map_err(|error| self.failed(error))?
+            {
+                self.slots.forget(&entry.gate);
+                return Err(self.slots.refusal(&entry.gate, &connection, Effect::Possible).await);
+            }
+            Ok(position)
+        };
         let limit = self.ensemble.timing().request_timeout();
-        let listed = time::timeout(limit, connection.answer(client.list_children(&entry.queue)));
-        match listed.await.map_err(|_| Error::no_answer(limit))? {
-            Err(ZkError::NoNode) => Ok(Position::Gone),
-            children => entry.position(&children.map_err(|error| self.failed(error))?),
-        }
+        time::timeout(limit, looking).await.map_err(|_| Error::no_answer(limit))?
     }
 
     async fn gone(&self, session: &Session, entry: &QueueEntry) {

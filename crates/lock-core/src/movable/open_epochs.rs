@@ -11,11 +11,25 @@ use super::{Epoch, Marker, Slot};
 /// wrong one costs a round trip and nothing else.
 pub struct OpenEpochs([AtomicU16; Slot::COUNT]);
 
+/// In place of the epoch of a slot that was not seen open.
+const NOT_SEEN: u16 = u16::MAX;
+
 impl OpenEpochs {
-    /// Returns the epoch to send with a request.
+    /// Returns the epoch to send with a request: the first one, if the slot was not seen open.
     #[must_use]
     pub fn get(&self, slot: Slot) -> Epoch {
-        Epoch::new(self.0[slot.index()].load(Ordering::Relaxed)).unwrap_or_default()
+        self.seen(slot).unwrap_or_default()
+    }
+
+    /// Returns the epoch in which the slot was certainly seen open, if it was, and not [forgotten](Self::forget).
+    #[must_use]
+    pub fn seen(&self, slot: Slot) -> Option<Epoch> {
+        Epoch::new(self.0[slot.index()].load(Ordering::Relaxed))
+    }
+
+    /// Says that the slot was seen open in no epoch.
+    pub fn forget(&self, slot: Slot) {
+        self.0[slot.index()].store(NOT_SEEN, Ordering::Relaxed);
     }
 
     /// Learns from a marker that did not compare as equal with what was `sent`. Returns whether the slot is open in
@@ -29,7 +43,7 @@ impl OpenEpochs {
 
 impl Default for OpenEpochs {
     fn default() -> Self {
-        Self(array::from_fn(|_| AtomicU16::new(0)))
+        Self(array::from_fn(|_| AtomicU16::new(NOT_SEEN)))
     }
 }
 

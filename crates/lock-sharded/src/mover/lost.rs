@@ -11,6 +11,7 @@ use tokio::time;
 use super::{
     Mover,
     report::{Event, Observer},
+    state::SlotMove,
 };
 use crate::cluster::Member;
 
@@ -23,8 +24,8 @@ impl Mover {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`]: the cluster that has the slot answers: move the slot. [`ErrorKind::Unavailable`]:
-    /// `to` does not answer. [`ErrorKind::Unsupported`]: no epoch is left.
+    /// [`ErrorKind::InvalidInput`]: a cluster that answers has the slot, or holds of it: move the slot, or open it
+    /// there. [`ErrorKind::Unavailable`]: `to` does not answer. [`ErrorKind::Unsupported`]: no epoch is left.
     ///
     /// # Cancel safety
     ///
@@ -58,28 +59,63 @@ impl Mover {
         let last = known.max().unwrap_or_default().max(map.epoch(slot));
         let next = last.next()?.next()?;
         let preparing = Marker::Preparing { epoch: next, from: map.home(slot).clone(), id: MoveId::random() };
-        let changed = || {
-            Error::new(ErrorKind::Unavailable, format!("slot {slot} was changed by another mover meanwhile"))
-        };
-        // Else a mover that goes on later would open a second cluster.
         for (name, marker) in status.markers.iter().filter(|(name, _)| name != to) {
-            let Marker::Preparing { epoch, id, .. } = marker else { continue };
-            let cancelled = Marker::Cancelled { epoch: *epoch, id: *id };
-            if !self.members.get(name).await?.change_marker(slot, Some(marker), &cancelled).await? {
-                return Err(changed());
-            }
+            self.take_out(slot, name, marker, to).await?;
         }
         if !target.change_marker(slot, present.as_ref(), &preparing).await? {
-            return Err(changed());
+            return Err(changed(slot));
         }
         wait_out(slot, longest_ttl, observer).await;
         self.free_copies(slot, &*target).await?;
         if !target.change_marker(slot, Some(&preparing), &Marker::Open { epoch: next }).await? {
-            return Err(changed());
+            return Err(changed(slot));
         }
         self.tell_map(|map| map.set_home(slot, to.clone(), next)).await;
         observer.tell(&Event::Done { slot });
         Ok(next)
+    }
+
+    /// Takes a cluster out of a move that cannot go on, since `home` has the slot: else whoever goes on with the move,
+    /// or gives it up, would open a second cluster.
+    async fn take_out(
+        &self,
+        slot: Slot,
+        at: &ClusterName,
+        present: &Marker,
+        home: &ClusterName,
+    ) -> Result<()> {
+        let member = self.members.get(at).await?;
+        let out = match present {
+            Marker::Preparing { epoch, id, .. } => Marker::Cancelled { epoch: *epoch, id: *id },
+            Marker::Sealed { epoch, .. } => {
+                // That there are none on a sealed cluster stays so.
+                let left = member.holds(slot, None).await?.len();
+                if left > 0 {
+                    let message = format!(
+                        "{at} answers and has {left} holds of slot {slot}, of which {home} knows nothing: open the \
+                         slot on {at}, or wait until they have ended"
+                    );
+                    return Err(Error::new(ErrorKind::InvalidInput, message).without_effect());
+                }
+                Marker::Moved { epoch: *epoch, to: home.clone() }
+            }
+            Marker::Open { .. } | Marker::Cancelled { .. } | Marker::Moved { .. } => return Ok(()),
+        };
+        if member.change_marker(slot, Some(present), &out).await? { Ok(()) } else { Err(changed(slot)) }
+    }
+
+    /// Ends a move if a third cluster has the slot open in a later epoch than the move knows: it was forced open while
+    /// the old one was away. Returns whether it did.
+    pub(super) async fn is_left_behind(&self, what: &SlotMove) -> Result<bool> {
+        let status = self.status_of(what.slot).await?;
+        let is_third = |name: &ClusterName| *name != what.from && *name != what.to;
+        let is_later = |marker: &Marker| marker.open().is_some_and(|epoch| epoch > what.next);
+        let home = status.markers.iter().find(|(name, marker)| is_third(name) && is_later(marker));
+        let Some((home, _)) = home else { return Ok(false) };
+        for (name, marker) in status.markers.iter().filter(|(_, marker)| marker.id() == Some(what.id)) {
+            self.take_out(what.slot, name, marker, home).await?;
+        }
+        Ok(true)
     }
 
     /// Frees the copies that nobody adopted. Their originals must not be there to be asked.
@@ -123,6 +159,10 @@ impl Mover {
         let gone = Marker::Moved { epoch: present.epoch(), to: later.clone() };
         self.members.get(at).await?.change_marker(slot, Some(present), &gone).await
     }
+}
+
+fn changed(slot: Slot) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("slot {slot} was changed by another mover meanwhile"))
 }
 
 /// Waits until no lease can be left that began before.

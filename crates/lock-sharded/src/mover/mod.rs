@@ -76,10 +76,8 @@ impl Mover {
         options: Options,
     ) -> Result<Self> {
         options.check()?;
-        let given = clusters.into_iter().map(|(name, cluster)| Ok((name.parse()?, cluster)));
-        let members = Members::new(given.collect::<Result<BTreeMap<ClusterName, _>>>()?, options)?;
         let source = map.into();
-        members.learn(&source.load().await?)?;
+        let (members, _) = Members::of(&source, clusters, options).await?;
         Ok(Self { members, source, stop_before: None, locks: Mutex::default() })
     }
 

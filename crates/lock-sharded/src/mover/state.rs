@@ -42,6 +42,9 @@ pub enum Stage {
     Cancelled,
     /// The old cluster was opened in a later epoch, after it had lost its data: the move cannot go on.
     Overtaken,
+    /// The new cluster was opened in a later epoch than that of the move, after it had lost its data: what is left on
+    /// the old one ends there.
+    Superseded,
 }
 
 /// A move with its two clusters, connected.
@@ -82,7 +85,8 @@ impl Pair {
         let is_left = matches!(&markers.old, Some(Marker::Moved { to, .. }) if *to == self.what.to);
         let stage = match &markers.new {
             Some(Marker::Open { epoch }) if *epoch == next && is_sealed => Stage::Opened,
-            Some(Marker::Open { epoch }) if *epoch == next && is_left => Stage::Done,
+            Some(Marker::Open { epoch }) if *epoch >= next && is_left => Stage::Done,
+            Some(Marker::Open { epoch }) if *epoch > next && is_sealed => Stage::Superseded,
             Some(Marker::Preparing { id: of, .. }) if *of == id && is_sealed => Stage::Sealed,
             Some(Marker::Preparing { id: of, .. }) if *of == id && is_open => Stage::Prepared,
             Some(Marker::Preparing { id: of, .. }) if *of == id && is_overtaken => Stage::Overtaken,

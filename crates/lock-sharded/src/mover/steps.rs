@@ -41,6 +41,9 @@ pub struct Moved {
 struct Work<'a> {
     mover: &'a Mover,
     pair: Pair,
+    /// Whether the move was planned here, and is not prepared yet. Whoever finds a move without a marker on the new
+    /// cluster later has found that the cluster lost its data, and the copies with it.
+    may_prepare: bool,
     observer: &'a dyn Observer,
     sealed_at: Option<Instant>,
     moved: Moved,
@@ -66,21 +69,20 @@ impl Mover {
     pub async fn move_slot(&self, slot: Slot, to: &ClusterName, observer: &dyn Observer) -> Result<Moved> {
         self.begins(slot, Step::Plan, observer)?;
         let status = self.status_of(slot).await?;
-        let what = match unfinished(&status) {
-            Some(what) if what.to == *to => what,
+        match unfinished(&status) {
+            Some(what) if what.to == *to => self.drive(what, false, observer).await,
             Some(what) => {
                 let message = format!(
                     "slot {slot} is in move {} from {} to {}; resume or abort that first",
                     what.id, what.from, what.to
                 );
-                return Err(Error::new(ErrorKind::InvalidInput, message).without_effect());
+                Err(Error::new(ErrorKind::InvalidInput, message).without_effect())
             }
             None => match self.plan(slot, &status, to).await? {
-                Some(what) => what,
-                None => return Ok(Moved::default()),
+                Some(what) => self.drive(what, true, observer).await,
+                None => Ok(Moved::default()),
             },
-        };
-        self.drive(what, observer).await
+        }
     }
 
     /// Goes on with the move of a slot that was begun; `None` if there is none.
@@ -94,7 +96,7 @@ impl Mover {
     /// As [`move_slot`](Self::move_slot).
     pub async fn resume(&self, slot: Slot, observer: &dyn Observer) -> Result<Option<Moved>> {
         match unfinished(&self.status_of(slot).await?) {
-            Some(what) => self.drive(what, observer).await.map(Some),
+            Some(what) => self.drive(what, false, observer).await.map(Some),
             None => Ok(None),
         }
     }
@@ -114,6 +116,9 @@ impl Mover {
         let invalid = |message: String| Error::new(ErrorKind::InvalidInput, message).without_effect();
         let what = unfinished(&self.status_of(slot).await?);
         let what = what.ok_or_else(|| invalid(format!("slot {slot} is in no move")))?;
+        if self.is_left_behind(&what).await? {
+            return Ok(what);
+        }
         let pair = Pair::of(self, what).await?;
         loop {
             let markers = pair.markers().await?;
@@ -127,7 +132,7 @@ impl Mover {
                     give_up(&pair, markers.old.as_ref()).await?;
                     return Ok(pair.what);
                 }
-                Stage::Opened | Stage::Done => {
+                Stage::Opened | Stage::Done | Stage::Superseded => {
                     return Err(invalid(format!(
                         "slot {slot} is open on {} already; once the move is done, move it back to {}",
                         pair.what.to, pair.what.from
@@ -179,11 +184,15 @@ impl Mover {
         Ok(())
     }
 
-    async fn drive(&self, what: SlotMove, observer: &dyn Observer) -> Result<Moved> {
+    async fn drive(&self, what: SlotMove, is_new: bool, observer: &dyn Observer) -> Result<Moved> {
         let guard = self.lock(what.slot, &what.from).await?;
+        if !is_new && self.is_left_behind(&what).await? {
+            return Ok(Moved::default());
+        }
         let work = Work {
             mover: self,
             pair: Pair::of(self, what).await?,
+            may_prepare: is_new,
             observer,
             sealed_at: None,
             moved: Moved::default(),
@@ -203,7 +212,11 @@ impl Work<'_> {
         loop {
             let markers = self.pair.markers().await?;
             match self.pair.stage(&markers)? {
-                Stage::Planned => self.prepare(markers.new.as_ref()).await?,
+                Stage::Planned if self.may_prepare => {
+                    self.prepare(markers.new.as_ref()).await?;
+                    self.may_prepare = false;
+                }
+                Stage::Planned => return Err(self.lost_its_marker()),
                 Stage::Prepared => {
                     // Another has taken over; two would only be in each other's way.
                     if !lock.is_held() {
@@ -217,7 +230,7 @@ impl Work<'_> {
                         self.open(markers.new.as_ref(), copied).await?;
                     }
                 }
-                Stage::Opened => self.drain_and_clean(markers.old.as_ref()).await?,
+                Stage::Opened | Stage::Superseded => self.drain_and_clean(markers.old.as_ref()).await?,
                 Stage::Done => {
                     self.observer.tell(&Event::Done { slot: self.slot() });
                     return Ok(self.moved);
@@ -237,6 +250,15 @@ impl Work<'_> {
 
     fn slot(&self) -> Slot {
         self.pair.what.slot
+    }
+
+    fn lost_its_marker(&self) -> Error {
+        let SlotMove { slot, to, id, .. } = &self.pair.what;
+        let message = format!(
+            "{to} prepared slot {slot} for move {id} and says nothing of it any more: was its data lost? nothing was \
+             sealed; look after {to}, and move the slot anew"
+        );
+        Error::new(ErrorKind::UnsafeConfig, message)
     }
 
     fn begins(&self, step: Step) -> Result<()> {

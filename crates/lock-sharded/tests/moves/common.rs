@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use lock_sharded::{ClusterName, Key, MapSource, Mover, Options, ShardMap, ShardedLocker, Slot};
+use tokio::task::block_in_place;
 
 /// Far above what anything takes; reached only when something hangs.
-pub(crate) const BOUND: Duration = Duration::from_secs(60);
+pub(crate) const BOUND: Duration = Duration::from_secs(120);
 
-/// Little above what etcd keeps by default.
-pub(crate) const TTL: Duration = Duration::from_secs(3);
+/// Of which a holder on ZooKeeper believes two thirds.
+pub(crate) const TTL: Duration = Duration::from_secs(6);
 
 /// Some servers that keep locks, started for a test.
 pub(crate) trait Servers: Send + Sync + Sized + 'static {
@@ -21,6 +22,9 @@ pub(crate) trait Servers: Send + Sync + Sized + 'static {
 
     /// Ends it for good.
     fn stop(&self) -> Result<()>;
+
+    /// Lets it come back with nothing.
+    fn wipe(&self) -> Result<()>;
 
     /// Lets it answer nothing any more, and go on.
     fn pause(&self) -> Result<()>;
@@ -41,7 +45,7 @@ pub(crate) fn options() -> Options {
 
 impl<A: Servers, B: Servers> Space<A, B> {
     pub(crate) async fn start() -> Result<Self> {
-        let (a, b) = (A::start()?, B::start()?);
+        let (a, b) = block_in_place(|| anyhow::Ok((A::start()?, B::start()?)))?;
         let map = ShardMap::even([("a", a.address())])?.with_cluster("b", b.address())?;
         let space = Self { a, b, source: map.into() };
         space.mover().await?.init().await?;

@@ -11,35 +11,13 @@ use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use lock_sharded::{LockGuard, MapSource, Mover, Options, ShardMap, ShardedLocker};
 use serde_json::Value;
-use test_cluster::EtcdCluster;
+use test_cluster::{EtcdCluster, ZooKeeperCluster};
 use tokio::{task::block_in_place, time};
 
 use crate::{common::Servers, history::Contenders};
 
 const HELD: usize = 1_000;
 const CONTENDERS: usize = 16;
-
-impl Servers for EtcdCluster {
-    fn start() -> Result<Self> {
-        Self::start(3)
-    }
-
-    fn address(&self) -> String {
-        format!("etcd:{}", self.urls())
-    }
-
-    fn stop(&self) -> Result<()> {
-        self.iter().try_for_each(test_cluster::Etcd::kill)
-    }
-
-    fn pause(&self) -> Result<()> {
-        self.iter().try_for_each(test_cluster::Etcd::pause)
-    }
-
-    fn resume(&self) -> Result<()> {
-        self.iter().try_for_each(test_cluster::Etcd::resume)
-    }
-}
 
 fn mover(map: &str) -> Result<Child> {
     let program = env!("CARGO_BIN_EXE_lock-shards");
@@ -129,4 +107,10 @@ async fn all_slots_move<A: Servers, B: Servers>() -> Result<()> {
 #[ignore = "by hand: it takes minutes"]
 async fn large_from_etcd_to_etcd() -> Result<()> {
     all_slots_move::<EtcdCluster, EtcdCluster>().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "by hand: it takes minutes"]
+async fn large_from_zk_to_zk() -> Result<()> {
+    all_slots_move::<ZooKeeperCluster, ZooKeeperCluster>().await
 }

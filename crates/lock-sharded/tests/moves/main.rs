@@ -4,5 +4,7 @@ mod common;
 mod etcd;
 mod history;
 mod large;
+mod losses;
 mod promises;
 mod soak;
+mod zk;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lock_sharded::{Epoch, ErrorKind, LockGuard, Marker, ShardedLocker, Step};
-use test_cluster::Etcd;
-use tokio::time;
+use test_cluster::{Etcd, ZooKeeper};
+use tokio::{task::block_in_place, time};
 
 use crate::{
-    common::{Servers, Space, bounded, options, quiet, slot},
+    common::{Servers, Space, TTL, bounded, options, quiet, slot},
     history::Contenders,
 };
 
@@ -52,8 +52,8 @@ async fn holds_move_and_outlive_their_cluster<A: Servers, B: Servers>() -> Resul
     ensure!(mover.verify().await?.is_empty(), "{:?}", mover.verify().await?);
     let other = space.locker().await?;
     ensure!(other.try_lock(HELD).await?.is_none(), "the hold did not move");
-    space.a.stop()?;
-    time::sleep(Duration::from_secs(5)).await; // why: longer than any lease on the old cluster
+    block_in_place(|| space.a.stop())?;
+    time::sleep(TTL + Duration::from_secs(2)).await; // why: longer than any lease on the old cluster
     is_verified(&guard).await?;
     ensure!(guard.fencing_token() == token, "a hold keeps its token");
     ensure!(other.try_lock(HELD).await?.is_none(), "the hold was given to another");
@@ -137,20 +137,20 @@ async fn silence_delays_a_move<A: Servers, B: Servers>() -> Result<()> {
     let guard = holder.lock(HELD).await?;
     let mover = space.mover().await?.stopping_before(Step::Census);
     mover.move_slot(slot, &to, &*quiet()).await.expect_err("it stops");
-    space.b.pause()?;
+    block_in_place(|| space.b.pause())?;
     let mover = space.mover().await?;
     let error = mover.resume(slot, &*quiet()).await.expect_err("the new cluster does not answer");
     ensure!(error.is_transient(), "{error}");
     let refused = holder.try_lock("{order-42}/other").await.expect_err("it is open nowhere");
     ensure!(refused.kind() == ErrorKind::Unavailable, "{refused}");
     is_verified(&guard).await?;
-    space.b.resume()?;
+    block_in_place(|| space.b.resume())?;
     space.mover().await?.stopping_before(Step::Drain).resume(slot, &*quiet()).await.expect_err("it stops");
     holder.lock("{order-42}/other").await?.release().await?;
-    space.a.pause()?;
+    block_in_place(|| space.a.pause())?;
     // Keys of the slot are the new cluster's affair.
     holder.lock("{order-42}/other").await?.release().await?;
-    space.a.resume()?;
+    block_in_place(|| space.a.resume())?;
     space.mover().await?.resume(slot, &*quiet()).await?.context("it was not done")?;
     is_verified(&guard).await?;
     guard.release().await?;
@@ -158,11 +158,11 @@ async fn silence_delays_a_move<A: Servers, B: Servers>() -> Result<()> {
 }
 
 /// A wiped cluster grants nothing.
-async fn lost_data_refuses<A: Servers, B: Servers>(wipe: impl AsyncFnOnce(&A) -> Result<()>) -> Result<()> {
+async fn a_wiped_cluster_grants_nothing<A: Servers, B: Servers>() -> Result<()> {
     let space = Space::<A, B>::start().await?;
     let locks = space.locker().await?;
     locks.lock(HELD).await?.release().await?;
-    wipe(&space.a).await?;
+    block_in_place(|| space.a.wipe())?;
     let error = space.locker().await?.try_lock(HELD).await.expect_err("nothing is open");
     ensure!(
         error.kind() == ErrorKind::Unavailable && error.to_string().contains("open on no cluster"),
@@ -205,14 +205,16 @@ macro_rules! promises {
             async fn silence_delays_a_move() -> Result<()> {
                 bounded("silence", super::silence_delays_a_move::<$a, $b>()).await
             }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn a_wiped_cluster_grants_nothing() -> Result<()> {
+                bounded("a loss", super::a_wiped_cluster_grants_nothing::<$a, $b>()).await
+            }
         }
     };
 }
 
 promises!(from_etcd_to_etcd, Etcd, Etcd);
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wiped_etcd_grants_nothing() -> Result<()> {
-    let wipe = async |etcd: &Etcd| etcd.restart_without_data();
-    bounded("a loss", lost_data_refuses::<Etcd, Etcd>(wipe)).await
-}
+promises!(from_zk_to_zk, ZooKeeper, ZooKeeper);
+promises!(from_etcd_to_zk, Etcd, ZooKeeper);
+promises!(from_zk_to_etcd, ZooKeeper, Etcd);

@@ -6,10 +6,10 @@ use std::{env, time::Instant};
 use anyhow::{Context, Result, ensure};
 use lock_sharded::Step;
 use rand::RngExt;
-use test_cluster::Etcd;
+use test_cluster::{Etcd, ZooKeeper};
 
 use crate::{
-    common::{Space, quiet, slot},
+    common::{Servers, Space, quiet, slot},
     history::Contenders,
 };
 
@@ -18,11 +18,10 @@ const HELD: &str = "{order-42}/payment";
 /// Below what one hold can bear; and moves need an epoch each.
 const MOST: usize = 500;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_moves_with_killed_movers_break_nothing() -> Result<()> {
+async fn many_moves_with_killed_movers_break_nothing<A: Servers, B: Servers>() -> Result<()> {
     let moves =
         env::var("LOCK_SHARDED_MOVES").ok().map(|moves| moves.parse()).transpose()?.unwrap_or(6).min(MOST);
-    let space = Space::<Etcd, Etcd>::start().await?;
+    let space = Space::<A, B>::start().await?;
     let (slot, names) = (slot(HELD)?, [space.name("b").await?, space.name("a").await?]);
     let guard = space.locker().await?.lock(HELD).await?;
     let token = guard.fencing_token();
@@ -54,4 +53,19 @@ async fn many_moves_with_killed_movers_break_nothing() -> Result<()> {
     ensure!(problems.is_empty(), "{problems:?}");
     println!("{moves} moves, {killed} movers killed, {holds} holds, {:.1?}, no violation", begun.elapsed());
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_moves_between_etcds_break_nothing() -> Result<()> {
+    many_moves_with_killed_movers_break_nothing::<Etcd, Etcd>().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_moves_between_zookeepers_break_nothing() -> Result<()> {
+    many_moves_with_killed_movers_break_nothing::<ZooKeeper, ZooKeeper>().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_moves_between_etcd_and_zookeeper_break_nothing() -> Result<()> {
+    many_moves_with_killed_movers_break_nothing::<Etcd, ZooKeeper>().await
 }

@@ -12,7 +12,7 @@ use lock_sharded::{MapSource, Options, Slots, Step};
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {
-    /// Where the map is: a file, or `etcd:<endpoints>#<key>`
+    /// Where the map is: a file, `etcd:<endpoints>#<key>`, or `zk://<servers>#<path>`
     #[arg(long, default_value = "shards.json", global = true)]
     map: MapSource,
     /// The prefix of the locks, the same as in all programs
