@@ -79,9 +79,22 @@ const RULES: Rules = Rules {
     reopens_in_new_epoch: true,
 };
 
+/// How a client that stands in a queue learns that it is the first of a slot that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    /// By one look at both; and its request is refused where the slot is not open.
+    AtBoth,
+    /// By two looks. Its request was sent after it had seen the slot open, and is executed whatever the marker says;
+    /// copies go before all who stand in the queue.
+    QueueThenMarker,
+    /// The same, the other way round.
+    MarkerThenQueue,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Slots {
     rules: Rules,
+    looks: Looks,
     /// How often each client asks for the key, at most.
     asks: [u8; 2],
     /// How many moves are planned, at most.
@@ -196,7 +209,11 @@ impl Cluster {
         self.queue[0]
     }
 
-    fn find(&mut self, owner: u8) -> Option<&mut Entry> {
+    fn find(&self, owner: u8) -> Option<Entry> {
+        self.queue.iter().flatten().find(|entry| entry.owner == owner).copied()
+    }
+
+    fn find_mut(&mut self, owner: u8) -> Option<&mut Entry> {
         self.queue.iter_mut().flatten().find(|entry| entry.owner == owner)
     }
 
@@ -207,6 +224,12 @@ impl Cluster {
     fn push(&mut self, entry: Entry) {
         let free = self.queue.iter_mut().find(|place| place.is_none()).expect("there is room");
         *free = Some(entry);
+    }
+
+    fn push_first(&mut self, entry: Entry) {
+        self.queue.rotate_right(1);
+        assert!(self.queue[0].is_none(), "there is room");
+        self.queue[0] = Some(entry);
     }
 
     fn remove(&mut self, owner: u8) {

@@ -1,6 +1,6 @@
 //! Those who want the key: they ask, stand in a queue, hold, and take their hold over on another cluster.
 
-use super::{Entry, Marker, Rules, Slots, State};
+use super::{Entry, Looks, Marker, Rules, Slots, State};
 
 #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
 pub(super) struct Client {
@@ -19,6 +19,11 @@ enum Phase {
         epoch: u8,
     },
     Queued {
+        at: u8,
+        epoch: u8,
+    },
+    /// Of the two looks that it takes, it has had one.
+    Seen {
         at: u8,
         epoch: u8,
     },
@@ -53,6 +58,7 @@ pub(super) enum Step {
         is_lost: bool,
     },
     Look,
+    LookAgain,
     GiveUp,
     /// It releases, loses its lease or crashes: its belief ends, and its entry is left to its lease.
     Stop,
@@ -77,12 +83,20 @@ impl Client {
     pub(super) fn at(&self) -> Option<u8> {
         match self.phase {
             Phase::Idle => None,
-            Phase::Asked { at, .. } | Phase::Queued { at, .. } | Phase::Holds { at, .. } => Some(at),
+            Phase::Asked { at, .. }
+            | Phase::Queued { at, .. }
+            | Phase::Seen { at, .. }
+            | Phase::Holds { at, .. } => Some(at),
         }
     }
 
     pub(super) fn believes(&self) -> bool {
         matches!(self.phase, Phase::Holds { .. })
+    }
+
+    /// Whether it has had one of the two looks that it takes.
+    pub(super) fn has_half_seen(&self) -> bool {
+        matches!(self.phase, Phase::Seen { .. })
     }
 
     pub(super) fn holds_away_from_its_origin(&self) -> bool {
@@ -97,7 +111,9 @@ impl Client {
     }
 
     pub(super) fn waits(&self, at: u8, owner: u8) -> bool {
-        owner == self.owner() && matches!(self.phase, Phase::Queued { at: home, .. } if home == at)
+        let stands =
+            matches!(self.phase, Phase::Queued { at: home, .. } | Phase::Seen { at: home, .. } if home == at);
+        owner == self.owner() && stands
     }
 }
 
@@ -116,6 +132,10 @@ pub(super) fn steps(state: &State, index: u8, add: &mut impl FnMut(Step)) {
         }
         Phase::Queued { .. } => {
             add(Step::Look);
+            add(Step::GiveUp);
+        }
+        Phase::Seen { .. } => {
+            add(Step::LookAgain);
             add(Step::GiveUp);
         }
         Phase::Holds { at, adoption, .. } => {
@@ -148,6 +168,7 @@ pub(super) fn act(model: &Slots, state: &mut State, index: u8, step: Step) {
             enter(model, state, index, (at, epoch), is_lost)
         }
         (Step::Look, Phase::Queued { at, epoch }) => look(model, state, index, (at, epoch)),
+        (Step::LookAgain, Phase::Seen { at, epoch }) => look_again(model, state, index, (at, epoch)),
         (Step::GiveUp, _) => Phase::Idle,
         (Step::Stop, Phase::Holds { at, adoption: Adoption::Sent { epoch, .. }, .. }) => {
             state.late_adoption.get_or_insert((client.owner(), 1 - at, epoch));
@@ -186,6 +207,7 @@ type Request = (u8, u8);
 fn enter(model: &Slots, state: &mut State, index: u8, (at, epoch): Request, is_lost: bool) -> Phase {
     let owner = state.clients[usize::from(index)].owner();
     let is_granted = match state.marker(at) {
+        _ if model.looks != Looks::AtBoth => true,
         Marker::Open { epoch: now } => now == epoch || !model.rules.compares_epochs,
         _ => false,
     };
@@ -205,20 +227,42 @@ fn enter(model: &Slots, state: &mut State, index: u8, (at, epoch): Request, is_l
     Phase::Idle
 }
 
+fn is_open(model: &Slots, state: &State, (at, epoch): Request) -> bool {
+    let marker = state.marker(at);
+    marker.is_open() && (marker.epoch() == epoch || !model.rules.compares_epochs)
+}
+
 fn look(model: &Slots, state: &mut State, index: u8, (at, epoch): Request) -> Phase {
     let owner = state.clients[usize::from(index)].owner();
     let cluster = *state.cluster(at);
-    let is_same = cluster.marker.epoch() == epoch || !model.rules.compares_epochs;
-    let is_open = cluster.marker.is_open() && is_same;
-    let Some(entry) = cluster.queue.iter().flatten().find(|entry| entry.owner == owner) else {
-        return Phase::Idle;
-    };
-    if !is_open && model.rules.look_shows_marker {
-        return Phase::Idle;
+    let is_open = is_open(model, state, (at, epoch));
+    let Some(entry) = cluster.find(owner) else { return Phase::Idle };
+    let is_first = cluster.first().is_some_and(|first| first.owner == owner);
+    match model.looks {
+        Looks::AtBoth if !is_open && model.rules.look_shows_marker => Phase::Idle,
+        Looks::AtBoth if is_first => hold(state, at, entry),
+        Looks::QueueThenMarker if is_first => Phase::Seen { at, epoch },
+        Looks::AtBoth | Looks::QueueThenMarker => Phase::Queued { at, epoch },
+        Looks::MarkerThenQueue if is_open => Phase::Seen { at, epoch },
+        Looks::MarkerThenQueue => Phase::Idle,
     }
-    if cluster.first().is_none_or(|first| first.owner != owner) {
-        return Phase::Queued { at, epoch };
+}
+
+/// What it sees besides what it saw before.
+fn look_again(model: &Slots, state: &mut State, index: u8, (at, epoch): Request) -> Phase {
+    let owner = state.clients[usize::from(index)].owner();
+    let cluster = *state.cluster(at);
+    let Some(entry) = cluster.find(owner) else { return Phase::Idle };
+    let is_first = cluster.first().is_some_and(|first| first.owner == owner);
+    match model.looks {
+        Looks::QueueThenMarker if is_open(model, state, (at, epoch)) => hold(state, at, entry),
+        Looks::MarkerThenQueue if is_first => hold(state, at, entry),
+        Looks::MarkerThenQueue => Phase::Queued { at, epoch },
+        Looks::AtBoth | Looks::QueueThenMarker => Phase::Idle,
     }
+}
+
+fn hold(state: &mut State, at: u8, entry: Entry) -> Phase {
     state.token_went_back |= entry.token <= state.newest;
     state.newest = state.newest.max(entry.token);
     Phase::Holds { at, origin: at, adoption: Adoption::No }
@@ -235,7 +279,7 @@ pub(super) fn adopt(model: &Slots, state: &mut State, owner: u8, at: u8, epoch: 
     if !is_open && model.rules.adopts_after_open {
         return Answer::NotOpen;
     }
-    match state.cluster(at).find(owner) {
+    match state.cluster(at).find_mut(owner) {
         Some(entry) => {
             entry.copy_of = None;
             Answer::Adopted

@@ -1,10 +1,19 @@
 //! The models of a moving slot, with their bounds.
 
-use super::{RULES, Rules, Slots};
+use super::{Looks, RULES, Rules, Slots};
 use crate::catalogue::Entry;
 
-const ONE: Slots =
-    Slots { rules: RULES, asks: [1, 1], moves: 1, aborts: 0, losses: 0, wipes: 0, restores: 0, movers: 1 };
+const ONE: Slots = Slots {
+    rules: RULES,
+    looks: Looks::AtBoth,
+    asks: [1, 1],
+    moves: 1,
+    aborts: 0,
+    losses: 0,
+    wipes: 0,
+    restores: 0,
+    movers: 1,
+};
 
 const TWO: Slots = Slots { movers: 2, ..ONE };
 
@@ -36,6 +45,18 @@ pub(crate) fn entries() -> Vec<Entry> {
         Entry::new("S7", "the same with two movers", Slots { wipes: 1, ..TWO }).holds().long(),
         Entry::new("S8", "a cluster restarts with older data", Slots { restores: 1, ..ONE })
             .breaks(&["no two beliefs", "tokens grow"]),
+        Entry::new(
+            "S9",
+            "ZooKeeper: who stands in a queue looks at it, and then at the marker; two moves",
+            Slots { looks: Looks::QueueThenMarker, moves: 2, aborts: 1, ..ONE },
+        )
+        .holds(),
+        Entry::new(
+            "S10",
+            "the same, if it looks at the marker first",
+            Slots { looks: Looks::MarkerThenQueue, ..ONE },
+        )
+        .breaks(&["no two beliefs"]),
     ];
     entries.extend(refuted());
     entries

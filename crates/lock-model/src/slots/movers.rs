@@ -1,6 +1,6 @@
 //! Those who move the slot: any number, each of which may act on what it read long ago; and those who drain.
 
-use super::{Cluster, Entry, Marker, Plan, Slots, State};
+use super::{Cluster, Entry, Looks, Marker, Plan, Slots, State};
 
 #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
 pub(super) enum Mover {
@@ -203,7 +203,11 @@ fn work(model: &Slots, state: &mut State, task: &mut Task, todo: Todo, step: Ste
             if may && let Some((owner, token)) = found {
                 let cluster = state.cluster(to);
                 if cluster.find(owner).is_none() && cluster.has_room() {
-                    cluster.push(Entry { owner, token, copy_of: Some(id) });
+                    let copy = Entry { owner, token, copy_of: Some(id) };
+                    match model.looks {
+                        Looks::AtBoth => cluster.push(copy),
+                        Looks::QueueThenMarker | Looks::MarkerThenQueue => cluster.push_first(copy),
+                    }
                 }
             }
             Some(if may { Todo::Open } else { LOOK })
@@ -330,7 +334,7 @@ pub(super) fn act_drain(model: &Slots, state: &mut State, step: DrainStep) {
         (DrainStep::Stop, _) => Drain::Off,
         (DrainStep::Free, Drain::Free { at, owner, id }) => {
             let spares = model.rules.drain_spares_adopted;
-            if let Some(entry) = state.cluster(at).find(owner).copied()
+            if let Some(entry) = state.cluster(at).find(owner)
                 && (entry.copy_of == Some(id) || !spares)
             {
                 state.freed_adopted |= entry.copy_of.is_none();

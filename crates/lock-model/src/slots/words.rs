@@ -90,7 +90,7 @@ fn token(number: u8) -> String {
 }
 
 fn entry_token(state: &State, at: u8, owner: u8) -> String {
-    let mut cluster = state.clusters[usize::from(at)];
+    let cluster = state.clusters[usize::from(at)];
     cluster.find(owner).map_or_else(|| "?".to_owned(), |entry| token(entry.token))
 }
 
@@ -128,13 +128,19 @@ fn client(before: &State, after: &State, index: u8, step: clients::Step) -> Stri
             let effect = if has_entered { "enters the queue" } else { "is refused" };
             format!("{name}'s request reaches {at}: it {effect}{}", lost(is_lost))
         }
-        clients::Step::Look if is.believes() => {
+        clients::Step::Look if is.has_half_seen() => format!("{name} looks at {at}, and will look again"),
+        clients::Step::Look | clients::Step::LookAgain if is.believes() => {
             format!(
                 "{name} looks at {at}: it is first, and holds: token {}",
                 entry_token(after, home(is), is.owner())
             )
         }
-        clients::Step::Look => format!("{name} looks at {at}: its place is void, and it leaves"),
+        clients::Step::LookAgain if is.waits(is.at().unwrap_or_default(), is.owner()) => {
+            format!("{name} looks at {at}: somebody is before it")
+        }
+        clients::Step::Look | clients::Step::LookAgain => {
+            format!("{name} looks at {at}: its place is void, and it leaves")
+        }
         clients::Step::GiveUp => format!("{name} gives up waiting"),
         clients::Step::Stop => format!("{name} releases, is lost or crashes: it believes no longer"),
         clients::Step::Adopt => {
