@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lock_sharded::{Epoch, ErrorKind, LockGuard, Marker, ShardedLocker, Step};
 use test_cluster::{Etcd, ZooKeeper};
-use tokio::{task::block_in_place, time};
+use tokio::{
+    task::{block_in_place, spawn},
+    time,
+};
 
 use crate::{
     common::{Servers, Space, TTL, bounded, options, quiet, slot},
@@ -129,6 +132,25 @@ async fn who_dies_in_a_move_blocks_nobody<A: Servers, B: Servers>() -> Result<()
     Ok(())
 }
 
+/// Who waits behind a copy goes on waiting when its holder takes it over.
+async fn who_waits_behind_a_copy_waits_for_the_hold<A: Servers, B: Servers>() -> Result<()> {
+    let space = Space::<A, B>::start().await?;
+    let (slot, to) = (slot(HELD)?, space.name("b").await?);
+    let (holder, waiter) = (space.locker().await?, space.locker().await?);
+    let guard = holder.lock(HELD).await?;
+    let stopped = space.mover().await?.stopping_before(Step::Drain);
+    stopped.move_slot(slot, &to, &*quiet()).await.expect_err("it stops");
+    let waiting = spawn(async move { waiter.lock(HELD).await });
+    space.mover().await?.move_slot(slot, &to, &*quiet()).await?;
+    is_verified(&guard).await?;
+    time::sleep(Duration::from_millis(500)).await; // why: a wrong grant would come by now
+    ensure!(!waiting.is_finished(), "two hold the key");
+    let token = guard.fencing_token();
+    guard.release().await?;
+    ensure!(waiting.await??.fencing_token() > token);
+    Ok(())
+}
+
 /// A cluster that does not answer delays a move, and no more.
 async fn silence_delays_a_move<A: Servers, B: Servers>() -> Result<()> {
     let space = Space::<A, B>::start().await?;
@@ -202,6 +224,11 @@ macro_rules! promises {
             }
 
             #[tokio::test(flavor = "multi_thread")]
+            async fn who_waits_behind_a_copy_waits_for_the_hold() -> Result<()> {
+                bounded("a wait", super::who_waits_behind_a_copy_waits_for_the_hold::<$a, $b>()).await
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
             async fn silence_delays_a_move() -> Result<()> {
                 bounded("silence", super::silence_delays_a_move::<$a, $b>()).await
             }
@@ -216,5 +243,13 @@ macro_rules! promises {
 
 promises!(from_etcd_to_etcd, Etcd, Etcd);
 promises!(from_zk_to_zk, ZooKeeper, ZooKeeper);
-promises!(from_etcd_to_zk, Etcd, ZooKeeper);
-promises!(from_zk_to_etcd, ZooKeeper, Etcd);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_move_from_etcd_to_zk() -> Result<()> {
+    bounded("a move", holds_move_and_outlive_their_cluster::<Etcd, ZooKeeper>()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_move_from_zk_to_etcd() -> Result<()> {
+    bounded("a move", holds_move_and_outlive_their_cluster::<ZooKeeper, Etcd>()).await
+}

@@ -58,7 +58,9 @@ struct Moves {
 impl Moves {
     fn start(map: ShardMap, prefix: &str) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let options = Options::default().with_prefix(prefix).with_ttl(Duration::from_secs(3));
+        // Servers that have just started, beside others that do, take their time.
+        let (ttl, patience) = (Duration::from_secs(6), Duration::from_millis(1800));
+        let options = Options::default().with_prefix(prefix).with_ttl(ttl).with_request_timeout(patience);
         let (stopped, runtime) = (Arc::clone(&stop), new_runtime()?);
         let mover = runtime.block_on(async {
             let mover = Mover::connect(map, options).await?;
