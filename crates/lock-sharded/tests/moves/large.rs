@@ -22,7 +22,7 @@ const CONTENDERS: usize = 16;
 fn mover(map: &str) -> Result<Child> {
     let program = env!("CARGO_BIN_EXE_lock-shards");
     let arguments =
-        ["--map", map, "--ttl", "3", "--json", "move", "--slots", "all", "--to", "b", "--parallel", "4"];
+        ["--map", map, "--ttl", "6", "--json", "move", "--slots", "all", "--to", "b", "--parallel", "4"];
     Command::new(program).args(arguments).stdout(Stdio::piped()).spawn().context("cannot start lock-shards")
 }
 
