@@ -1,17 +1,21 @@
-//! Many at once.
+//! Many at once, and one right after another.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use test_cluster::{Behaviour, Direction};
 
-use super::{ALL, Local, Row};
+use super::{ALL, Local, REMOTE, Row};
 use crate::{
     agent::{Command, Pace},
     event::{How, Invariant, What},
-    lab::{LOCK, Lab},
+    lab::{LOCK, Lab, PACE},
 };
 
-pub(super) const ROWS: &[Row] = &[Row::new(28, "a thousand waiters", ALL, crowd).quick(&[Local])];
+pub(super) const ROWS: &[Row] = &[
+    Row::new(28, "a thousand waiters", ALL, crowd).quick(&[Local]),
+    Row::new(59, "released while another begins to wait", REMOTE, begins),
+];
 
 /// A thousand tasks wait for one lock, and ten clients that came one after another.
 fn crowd(lab: &mut Lab<'_>) -> Result<()> {
@@ -71,5 +75,35 @@ fn crowd(lab: &mut Lab<'_>) -> Result<()> {
     }
     crowd.hold(LOCK)?;
     crowd.release(LOCK)?.ok();
+    lab.finish(Some(&load))
+}
+
+/// A holder releases at one phase after another of what a waiter does to begin to wait, of which each step takes long.
+fn begins(lab: &mut Lab<'_>) -> Result<()> {
+    const SLOW: Duration = Duration::from_millis(30);
+    const PHASES: u32 = 12;
+    // Those who only try miss no news: this is about the one waiter.
+    let load = lab.load_of(3, Pace { how: How::Try, ..PACE })?;
+    let (holder, waiter) = (lab.agent()?, lab.agent()?);
+    for phase in 0..PHASES {
+        holder.hold("other")?;
+        let fault = lab.fault("each reply to the waiter is late, and the holder releases meanwhile");
+        waiter.network(Direction::ToClient, Behaviour::Delay(SLOW));
+        let waiting = waiter.wait_for("other")?;
+        lab.let_pass(SLOW / 2 * phase);
+        let released = holder.release("other")?;
+        ensure!(released.is_ok(), "the holder can release: {released:?}");
+        fault.fired(format!("it released {:?} after the waiter had begun", SLOW / 2 * phase));
+        waiter.network(Direction::ToClient, Behaviour::Pass);
+        fault.end();
+        match waiting.wait_for(lab.recovery()) {
+            Ok(Ok(_)) => ensure!(waiter.release("other")?.is_ok(), "the waiter can release"),
+            Ok(Err(error)) => bail!("the waiter cannot wait: {error:?}"),
+            Err(late) => {
+                lab.expect(Invariant::Progress, false, format!("the waiter hears of a release: {late:#}"));
+                break;
+            }
+        }
+    }
     lab.finish(Some(&load))
 }

@@ -83,7 +83,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     plant(Bug::TokenFromClient, 1, &[Tokens]),
     plant(Bug::StoreChecksWritesOnly, 58, &[Invariant::Fencing, Invariant::Updates]),
     plant(Bug::OrderAsText, 1, &[Order, Belief]),
-    plant(Bug::LookBeforeListen, 1, &[Progress]),
+    plant(Bug::LookBeforeListen, 59, &[Progress]),
     plant(Bug::OwnEntryNotChecked, 56, &[Belief]),
     plant(Bug::KeepAliveOnly, 38, &[Loss]),
 ];

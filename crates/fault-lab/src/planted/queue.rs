@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use lock_core::{
 };
 use lock_redis::Prefix;
 use redis::Script;
-use tokio::{runtime::Handle, task::JoinHandle, time};
+use tokio::{runtime::Handle, time};
 
 use super::{
     Bug,
@@ -44,6 +44,9 @@ local left = redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('PUBLISH', KEYS[1], 'left')
 return left";
 
+/// A process that has just begun may not get to run for longer than a session lasts.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 struct Shared {
     server: Server,
     prefix: Prefix,
@@ -53,7 +56,6 @@ struct Shared {
     /// The end of what the session is sure of.
     deadline: AtomicU64,
     entries: AtomicU64,
-    beating: JoinHandle<()>,
     scripts: Scripts,
 }
 
@@ -63,60 +65,48 @@ struct Scripts {
     leave: Script,
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.beating.abort();
-    }
-}
-
 pub(super) async fn connect(bug: Option<Bug>, urls: &str, options: &Options) -> Result<AnyLocker> {
     let (timing, prefix) = (options.check()?, Prefix::new(options.prefix())?);
     let session = format!("{}-session-{:016x}", options.prefix(), rand::random::<u64>());
     let server = Server::new(urls)?;
-    let shared = Arc::new_cyclic(|weak: &std::sync::Weak<Shared>| {
-        let weak = weak.clone();
-        let beating = tokio::spawn(async move {
-            let beat = Script::new(BEAT);
-            while let Some(shared) = weak.upgrade() {
-                let sent = BootInstant::now();
-                let ttl = shared.timing.ttl().as_millis().to_string();
-                let limit = Some(shared.timing.request_timeout());
-                let beaten: Result<u64> = shared.server.run(&beat, &[&shared.session], &[&ttl], limit).await;
-                if beaten.is_ok() {
-                    let deadline = shared.timing.deadline(sent, shared.timing.ttl());
-                    shared.deadline.store(deadline.as_nanos(), Ordering::SeqCst);
-                }
-                let pause = shared.timing.renew_every();
-                drop(shared);
-                // why: a session is renewed by the clock
-                time::sleep(pause).await;
-            }
-        });
-        Shared {
-            server,
-            prefix,
-            timing,
-            bug,
-            session,
-            deadline: AtomicU64::new(0),
-            entries: AtomicU64::new(0),
-            beating,
-            scripts: Scripts {
-                enter: Script::new(ENTER),
-                look: Script::new(LOOK),
-                leave: Script::new(LEAVE),
-            },
-        }
+    let shared = Arc::new(Shared {
+        server,
+        prefix,
+        timing,
+        bug,
+        session,
+        deadline: AtomicU64::new(0),
+        entries: AtomicU64::new(0),
+        scripts: Scripts { enter: Script::new(ENTER), look: Script::new(LOOK), leave: Script::new(LEAVE) },
     });
-    time::timeout(timing.ttl(), async {
+    tokio::spawn(beat(Arc::downgrade(&shared)));
+    time::timeout(PATIENCE, async {
         while shared.deadline.load(Ordering::SeqCst) == 0 {
             // why: a bounded poll of a condition
             time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await
-    .map_err(|_| Error::no_answer(timing.ttl()))?;
+    .map_err(|_| Error::no_answer(PATIENCE))?;
     Ok(AnyLocker::new(Locker::new(Queue(shared))))
+}
+
+/// Keeps a session alive as long as somebody has it.
+async fn beat(session: Weak<Shared>) {
+    let beat = Script::new(BEAT);
+    while let Some(shared) = session.upgrade() {
+        let sent = BootInstant::now();
+        let ttl = shared.timing.ttl().as_millis().to_string();
+        let beaten: Result<u64> = shared.server.run(&beat, &[&shared.session], &[&ttl], shared.limit()).await;
+        if beaten.is_ok() {
+            let deadline = shared.timing.deadline(sent, shared.timing.ttl());
+            shared.deadline.store(deadline.as_nanos(), Ordering::SeqCst);
+        }
+        let pause = shared.timing.renew_every();
+        drop(shared);
+        // why: a session is renewed by the clock
+        time::sleep(pause).await;
+    }
 }
 
 impl Shared {
@@ -268,7 +258,7 @@ struct Held {
 
 impl Held {
     /// Looks whether the entry is there, as long as the hold lives.
-    async fn look_after(held: std::sync::Weak<Self>) {
+    async fn look_after(held: Weak<Self>) {
         while let Some(this) = held.upgrade() {
             if !this.shared.has(Bug::KeepAliveOnly)
                 && let Ok(queue) = this.shared.look(&this.key).await
