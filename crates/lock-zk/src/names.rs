@@ -22,6 +22,10 @@ pub(crate) struct EntryName {
 /// The hex digits of an owner id, with which the name of each node of ours begins.
 const ID_LEN: usize = 32;
 
+/// The number from which on servers do not count: they give it to each node that follows, or numbers below zero, so that
+/// such nodes have no order. A queue gets there if it was never empty since it was made.
+const LAST: i32 = i32::MAX;
+
 impl Prefix {
     const MAX_LEN: usize = 256;
 
@@ -101,7 +105,7 @@ pub(crate) fn is_left_by(node: &str, owner: OwnerId) -> bool {
 }
 
 impl EntryName {
-    /// Reads the name of a node; `None` if the node is none of ours.
+    /// Reads the name of a node; `None` if the node is none of ours, or its number has no order.
     ///
     /// # Errors
     ///
@@ -117,7 +121,10 @@ impl EntryName {
         }
         let Some(number) = rest.strip_prefix('-') else { return Ok(None) };
         match number.parse() {
-            Ok(sequence) => Ok(Some(Self { name: name.to_owned(), sequence: Some(sequence) })),
+            Ok(sequence) if (0..LAST).contains(&sequence) => {
+                Ok(Some(Self { name: name.to_owned(), sequence: Some(sequence) }))
+            }
+            Ok(_) => Ok(None),
             Err(error) => {
                 let message =
                     format!("the server numbers the nodes of a queue in a way that is not known: {number}");
@@ -138,12 +145,10 @@ impl EntryName {
 
     /// Returns how far before `other` it is in the queue; negative if behind it.
     ///
-    /// Numbers are serial ones (RFC 1982): after 2³¹ − 1 the server goes on with −2³¹, and with 2³¹ nodes at once a
-    /// queue would have no order. A queue that is deleted and made again starts at zero, but then without any older
-    /// node.
+    /// A queue that is deleted and made again starts at zero, but then without any older node.
     pub(crate) fn lead_over(&self, other: &Self) -> i32 {
         match (self.sequence, other.sequence) {
-            (Some(own), Some(other)) => other.wrapping_sub(own),
+            (Some(own), Some(other)) => other - own,
             (None, Some(_)) => i32::MAX,
             (Some(_), None) => i32::MIN,
             (None, None) => other.name.cmp(&self.name) as i32,
@@ -227,36 +232,27 @@ mod tests {
     }
 
     #[test]
-    fn the_order_goes_on_where_the_numbers_wrap() {
-        for (earlier, later) in [
-            (0, 1),
-            (9, 10),
-            (i32::MAX - 1, i32::MAX),
-            (i32::MAX, i32::MIN),
-            (i32::MAX - 3, i32::MIN + 3),
-            (i32::MIN, i32::MIN + 1),
-            (-1, 0),
-            (-10, -9),
-        ] {
+    fn the_order_is_that_of_the_numbers() {
+        for (earlier, later) in [(0, 1), (9, 10), (0, LAST - 1), (LAST - 2, LAST - 1)] {
             assert!(entry(earlier).lead_over(&entry(later)) > 0, "{earlier} before {later}");
             assert!(entry(later).lead_over(&entry(earlier)) < 0, "{later} behind {earlier}");
         }
-        assert_eq!(entry(i32::MIN).lead_over(&entry(i32::MIN)), 0);
+        assert_eq!(entry(7).lead_over(&entry(7)), 0);
     }
 
     #[test]
     fn numbers_are_read_as_servers_write_them() {
         let id = "0123456789abcdef0123456789abcdef";
         for (suffix, sequence) in [
-            ("0000000000", 0),
-            ("2147483647", i32::MAX),
-            ("-2147483648", i32::MIN),
-            ("-2147483647", i32::MIN + 1),
-            ("-000000001", -1),
+            ("0000000000", Some(0)),
+            ("2147483646", Some(LAST - 1)),
+            ("2147483647", None),
+            ("-2147483648", None),
+            ("-000000001", None),
         ] {
             let name = format!("{id}-{suffix}");
-            let sequence = Some(sequence);
-            assert_eq!(EntryName::parse(&name).unwrap(), Some(EntryName { name, sequence }));
+            let read = sequence.map(|sequence| EntryName { name: name.clone(), sequence: Some(sequence) });
+            assert_eq!(EntryName::parse(&name).unwrap(), read);
         }
         let error = EntryName::parse(&format!("{id}-0000000002147483648")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unexpected);

@@ -89,6 +89,13 @@ impl ZkStore {
                 Err(error) => return Err(self.failed(error)),
             };
             let path = format!("{stem}{sequence}");
+            let Some(name) = EntryName::parse(&path[queue.len() + 1..])? else {
+                let deleted = connection.answer(client.delete(&path, None)).await;
+                let message = "the servers have used up the numbers of this queue; it serves again once it was empty, \
+                               since they remove it then";
+                let error = Error::new(ErrorKind::Unavailable, message);
+                return Err(if deleted.is_ok() { error.without_effect() } else { error });
+            };
             let seen = async {
                 let children = connection.answer(listed).await?;
                 Ok((children, connection.answer(looked).await?))
@@ -109,8 +116,6 @@ impl ZkStore {
                                or newer";
                 Error::new(ErrorKind::Unsupported, message).with_source(error)
             })?;
-            let name =
-                EntryName::parse(&path[queue.len() + 1..])?.expect("a node of ours has a name of ours");
             let token = gate.token(FencingToken::new(token))?;
             let entry = QueueEntry { queue: queue.to_owned(), name, gate };
             return Ok(Made { entry, token, children, is_open });

@@ -4,6 +4,7 @@ mod builder;
 mod config;
 mod ensemble;
 mod installation;
+mod numbering;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     eventually,
-    process::{Watched, is_running, log_tail},
+    process::{DATA, Watched, is_running, log_tail},
     tools::Version,
 };
 
@@ -140,6 +141,20 @@ impl ZooKeeper {
         self.kill()?;
         self.server.remove_data()?;
         self.settings.write(self.server.directory())?;
+        self.restart()
+    }
+
+    /// Starts the server again on its port and data, with one change in its data: the next child of `path` that is to be
+    /// numbered gets the number `next`, as if there had been so many before it. For a server alone.
+    ///
+    /// # Errors
+    ///
+    /// There is no such node, or the server does not start.
+    pub fn restart_numbered(&self, path: &str, next: i32) -> Result<()> {
+        // It writes down all that it has when it starts.
+        self.restart()?;
+        self.kill()?;
+        numbering::set(&self.server.directory().join(DATA).join("version-2"), path, next)?;
         self.restart()
     }
 

@@ -4,6 +4,7 @@ mod background;
 mod common;
 mod ensemble;
 mod losses;
+mod numbers;
 mod refusals;
 mod timeouts;
 #[cfg(feature = "tls")]

@@ -223,6 +223,27 @@ impl Etcd {
         keys.map(|key| Ok(String::from_utf8(BASE64.decode(key)?)?)).collect()
     }
 
+    /// Returns the number of the lease that `key` depends on; 0 if it depends on none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`call`](Self::call), and if there is no such key.
+    pub fn lease_of(&self, key: &str) -> Result<i64> {
+        let answer = self.call("/v3/kv/range", &format!(r#"{{"key": "{}"}}"#, BASE64.encode(key)))?;
+        ensure!(gateway::field(&answer, "key").is_some(), "there is no key {key}");
+        // A number that is zero is left out.
+        Ok(gateway::field(&answer, "lease").map_or(Ok(0), str::parse)?)
+    }
+
+    /// Ends `lease`, and deletes the keys that depend on it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`call`](Self::call), and if there is no such lease.
+    pub fn revoke(&self, lease: i64) -> Result<()> {
+        self.call("/v3/lease/revoke", &format!(r#"{{"ID": "{lease}"}}"#)).map(|_| ())
+    }
+
     /// Deletes `key`.
     ///
     /// # Errors
