@@ -64,7 +64,7 @@ impl Backend {
     /// The lease that cells ask for: short, and long enough for a busy machine.
     pub(crate) fn ttl(self) -> Duration {
         Duration::from_millis(match self.soil() {
-            Self::Etcd => 2_000,
+            Self::Etcd | Self::Zk => 2_000,
             _ => 1_000,
         })
     }

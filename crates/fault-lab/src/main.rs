@@ -7,6 +7,7 @@ mod checker;
 mod event;
 mod history;
 mod lab;
+mod nursery;
 mod page;
 mod planted;
 mod report;
@@ -16,7 +17,7 @@ mod slow_disk;
 mod soak;
 mod store;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -54,6 +55,13 @@ enum Command {
         /// Whether it checks the tokens of reads
         #[arg(action = clap::ArgAction::Set)]
         checks_reads: bool,
+    },
+    /// A program of others that ends with the lab; started by it
+    #[command(hide = true)]
+    Bound {
+        /// The program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
     },
 }
 
@@ -105,6 +113,7 @@ fn main() -> ExitCode {
         Command::Planted { bug, seed } => planted(&bug, seed),
         Command::Agent => return agent::serve().unwrap_or_else(fail),
         Command::Store { checks_reads } => store::serve(checks_reads).map(|()| true),
+        Command::Bound { words } => nursery::become_bound(&words),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 
@@ -13,6 +13,8 @@ use test_cluster::{
     eventually,
     tools::{self, STRACE},
 };
+
+use crate::nursery;
 
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -42,12 +44,9 @@ impl SlowDisk {
             "-p".into(),
             OsString::from(pid.to_string()),
         ]);
-        let strace = Command::new(&words[0])
-            .args(&words[1..])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot run strace")?;
+        let mut command = nursery::bound(&words)?;
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        let strace = nursery::spawn(command).context("cannot run strace")?;
         let mut disk = Self { strace, pid };
         eventually("strace to be attached", BOUND, || {
             ensure!(disk.strace.try_wait()?.is_none(), "strace ended: may it trace other processes here?");

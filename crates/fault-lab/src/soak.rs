@@ -88,7 +88,7 @@ pub(crate) fn run(backend: Backend, time: Duration, seed: u64) -> Result<Tally> 
 
 fn segment(backend: Backend, servers: &Servers, store: &Store, seed: u64, time: Duration) -> Result<Outcome> {
     let started = Instant::now();
-    let mut lab = Lab::new(backend, servers, store, seed);
+    let mut lab = Lab::new(backend, servers, store, seed, 1);
     lab.rules.is_calm = false;
     lab.rules.enough = 0;
     let ticker = Ticker::start(&lab.history);
@@ -106,6 +106,7 @@ fn segment(backend: Backend, servers: &Servers, store: &Store, seed: u64, time: 
         name: "soak",
         backend,
         boot: Boot::Durable,
+        leases: 1,
         expected: Expected::Holds,
         is_calm: false,
         quick: false,

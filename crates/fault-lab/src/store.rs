@@ -13,7 +13,10 @@ use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::event::{Nanos, now};
+use crate::{
+    event::{Nanos, now},
+    nursery,
+};
 
 /// One request. An object whose name an agent makes up exists from the first request on.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -164,12 +167,10 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn start(checks_reads: bool) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(["store", if checks_reads { "true" } else { "false" }])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the store")?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["store", if checks_reads { "true" } else { "false" }]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = nursery::spawn(command).context("cannot start the store")?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("it is piped")).read_line(&mut line)?;
         let address = line.trim().parse().context("the store did not tell its address")?;

@@ -145,7 +145,8 @@ impl ZooKeeper {
     }
 
     /// Starts the server again on its port and data, with one change in its data: the next child of `path` that is to be
-    /// numbered gets the number `next`, as if there had been so many before it. For a server alone.
+    /// numbered gets the number `next`, as if there had been so many before it. For a server alone, and without clients:
+    /// what they do meanwhile is forgotten.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     env,
     io::{self, BufRead, Write},
-    process::{self, ExitCode},
+    process::{self, ExitCode, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -29,6 +29,7 @@ use tokio::{
 
 use crate::event::{Answer, Event, How, What, now};
 
+pub(crate) use connect::TRUSTING;
 pub(crate) use protocol::{Command, Gap, Order, Pace, SETUP, Setup};
 
 use holding::{Holding, Task};
@@ -198,6 +199,12 @@ impl Agent {
                     *self.locker.write() = locker;
                 }
                 Ok(Answer::Done)
+            }
+            Command::Spawn => {
+                let mut child = process::Command::new("sleep");
+                child.arg("20").stdin(Stdio::null()).stdout(Stdio::null());
+                let child = child.spawn().map_err(|error| ("Spawn".to_owned(), error.to_string()))?;
+                Ok(Answer::Count(u64::from(child.id())))
             }
             Command::Tasks => {
                 let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();

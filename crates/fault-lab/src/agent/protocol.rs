@@ -111,6 +111,8 @@ pub(crate) enum Command {
         urls: Option<String>,
         keep: bool,
     },
+    /// Starts a process that outlives this one for some time. The answer is its number.
+    Spawn,
     /// Counts the tasks of the runtime.
     Tasks,
     /// Closes the locker and waits for what is under way.

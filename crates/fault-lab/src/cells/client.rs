@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use test_cluster::{Behaviour, Direction, eventually};
 
 use super::{ALL, Local, REMOTE, Redlock, Row, Setnx, network::expect_free, pauses::lost_within_the_lease};
@@ -17,7 +18,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(24, "acquire dropped at every await", ALL, cancelled).quick(&[Local, Setnx]),
     Row::new(25, "guard dropped, main returns", ALL, dropped),
     Row::new(26, "renewal races release", REMOTE, races),
-    Row::new(44, "panic under the lock", ALL, panics).quick(&[Local]),
+    Row::new(44, "panic under the lock, child of a holder", ALL, panics).quick(&[Local]),
     Row::new(48, "acquire polled and then not again", ALL, |lab| stalled(lab, false))
         .quick(&[Setnx])
         .limits(&[(Local, &[Invariant::Progress], NOT_POLLED)]),
@@ -234,7 +235,33 @@ fn panics(lab: &mut Lab<'_>) -> Result<()> {
     soon_free(lab, &other, "panic")?;
     victim.hold(LOCK)?;
     victim.release(LOCK)?.ok();
+    if !lab.backend.is_local() {
+        outlived(lab)?;
+    }
     lab.finish(Some(&load))
+}
+
+/// A holder dies, and a process that it started lives on.
+fn outlived(lab: &Lab<'_>) -> Result<()> {
+    let parent = lab.agent()?;
+    parent.hold("inherited")?;
+    let child = match parent.ask(Command::Spawn)? {
+        Ok(Answer::Count(pid)) => u32::try_from(pid)?,
+        other => bail!("an agent was to start a process, and answered {other:?}"),
+    };
+    let fault = lab.fault("the holder is killed, and its child lives on");
+    let files = std::fs::read_dir(format!("/proc/{child}/fd"))?
+        .map(|file| Ok(std::fs::read_link(file?.path())?.display().to_string()))
+        .collect::<Result<Vec<_>>>()?;
+    let has_connection = files.iter().any(|file| file.starts_with("socket:"));
+    lab.expect(Invariant::Leaks, !has_connection, format!("a child has no connection: {files:?}"));
+    parent.kill()?;
+    expect_free(lab, "inherited", "what a dead process held is free, though its child lives")?;
+    ensure!(test_cluster::process::is_running(child), "the child has ended");
+    fault.fired(format!("process {child} lives"));
+    fault.end();
+    let child = i32::try_from(child).ok().and_then(Pid::from_raw).context("a process has a number")?;
+    kill_process(child, Signal::KILL).context("cannot end the child")
 }
 
 /// Acquires are begun, polled some times, and then kept unpolled, or leaked.

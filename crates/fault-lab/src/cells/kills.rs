@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{EZ, REMOTE, Row, Setnx};
+use super::{EZ, REMOTE, Row};
 use crate::{
     agent::Gap,
     event::Invariant,
@@ -10,8 +10,8 @@ use crate::{
 };
 
 pub(super) const ROWS: &[Row] = &[
-    Row::new(1, "holder killed", REMOTE, holder).quick(&[Setnx, super::Redlock, super::Etcd]),
-    Row::new(8, "leader killed", EZ, leader),
+    Row::new(1, "holder killed", REMOTE, holder).quick(REMOTE),
+    Row::new(8, "leader killed", EZ, leader).long_leases(),
     Row::new(9, "the client's server killed", EZ, follower),
 ];
 

@@ -1,13 +1,16 @@
 //! The catalogue of faults: which row applies to which lock, and what must come of it.
 
+mod access;
 mod client;
 mod clocks;
 mod crowds;
 mod kills;
+mod members;
 mod names;
 mod network;
 mod operators;
 mod pauses;
+mod queues;
 mod restarts;
 
 use anyhow::Result;
@@ -39,6 +42,8 @@ pub(crate) struct Cell {
     pub(crate) name: &'static str,
     pub(crate) backend: Backend,
     pub(crate) boot: Boot,
+    /// How many times as long as usual a lease lasts.
+    pub(crate) leases: u32,
     pub(crate) expected: Expected,
     /// Pauses, clocks and lost memory may make work overlap, whatever the lock does.
     pub(crate) is_calm: bool,
@@ -54,6 +59,7 @@ pub(crate) struct Row {
     on: &'static [Backend],
     scenario: Scenario,
     boot: Boot,
+    leases: u32,
     is_calm: bool,
     quick: &'static [Backend],
     limits: &'static [(Backend, &'static [Invariant], &'static str)],
@@ -64,17 +70,35 @@ use Backend::{Etcd, Local, Redlock, Setnx, Zk};
 const R: &[Backend] = &[Setnx];
 const Q: &[Backend] = &[Redlock];
 const RQ: &[Backend] = &[Setnx, Redlock];
+const E: &[Backend] = &[Etcd];
+const Z: &[Backend] = &[Zk];
 const EZ: &[Backend] = &[Etcd, Zk];
 const REMOTE: &[Backend] = &[Setnx, Redlock, Etcd, Zk];
 const ALL: &[Backend] = &[Local, Setnx, Redlock, Etcd, Zk];
 
 impl Row {
     const fn new(row: u32, name: &'static str, on: &'static [Backend], scenario: Scenario) -> Self {
-        Self { row, name, on, scenario, boot: Boot::Durable, is_calm: true, quick: &[], limits: &[] }
+        Self {
+            row,
+            name,
+            on,
+            scenario,
+            boot: Boot::Durable,
+            leases: 1,
+            is_calm: true,
+            quick: &[],
+            limits: &[],
+        }
     }
 
     const fn boot(mut self, boot: Boot) -> Self {
         self.boot = boot;
+        self
+    }
+
+    /// Leases are so much longer that what a server does for some seconds ends none.
+    const fn long_leases(mut self) -> Self {
+        self.leases = 3;
         self
     }
 
@@ -97,7 +121,7 @@ impl Row {
 
 /// All cells, by row.
 pub(crate) fn all() -> Vec<Cell> {
-    let groups: [(&str, &[Row]); 9] = [
+    let groups: [(&str, &[Row]); 12] = [
         ("kills", kills::ROWS),
         ("pauses", pauses::ROWS),
         ("restarts", restarts::ROWS),
@@ -107,6 +131,9 @@ pub(crate) fn all() -> Vec<Cell> {
         ("crowds", crowds::ROWS),
         ("names", names::ROWS),
         ("operators", operators::ROWS),
+        ("access", access::ROWS),
+        ("members", members::ROWS),
+        ("queues", queues::ROWS),
     ];
     let mut cells: Vec<_> =
         groups.iter().flat_map(|(group, rows)| rows.iter().flat_map(|row| of_row(group, row))).collect();
@@ -123,6 +150,7 @@ fn of_row(group: &'static str, row: &'static Row) -> impl Iterator<Item = Cell> 
             name: row.name,
             backend: *backend,
             boot: row.boot,
+            leases: row.leases,
             expected: limit.map_or(Expected::Holds, |(_, broken, why)| Expected::Limit(broken, why)),
             is_calm: row.is_calm,
             quick: row.quick.contains(backend),

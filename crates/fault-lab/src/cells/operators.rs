@@ -1,11 +1,11 @@
 //! What operators do: deletes, passwords, memory, failover.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use test_cluster::{Direction, Proxy, Redis, eventually};
 
-use super::{Etcd, Q, R, RQ, Redlock, Row, Setnx, Zk, pauses::lost_within_the_lease};
+use super::{Etcd, Q, R, RQ, Redlock, Row, Setnx, Zk};
 use crate::{
     agent::Command,
     event::{Answer, How, Invariant},
@@ -23,13 +23,7 @@ pub(super) const ROWS: &[Row] = &[
         BELIEF,
         "replication is asynchronous: a promoted replica may lack the hold",
     )]),
-    Row::new(34, "server turned replica, scripts flushed", RQ, read_only),
-    Row::new(35, "wrong password, rights revoked while held", RQ, rights),
-    Row::new(36, "TLS mismatch", RQ, tls).limits(&[(
-        Redlock,
-        &[Invariant::Errors],
-        "several servers that speak no TLS look like servers that do not answer",
-    )]),
+    Row::new(34, "server turned replica, scripts flushed, data loading", RQ, read_only),
     Row::new(21, "disks of a minority stuck", Q, slow_disks).overlapping(),
     Row::new(53, "one server named twice", Q, named_twice),
     Row::new(38, "hold deleted by an operator", &[Setnx, Redlock, Etcd, Zk], deleted)
@@ -51,14 +45,8 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// Sends a command to every Redis.
-fn on_all(lab: &Lab<'_>, command: &[&str]) -> Result<()> {
+pub(super) fn on_all(lab: &Lab<'_>, command: &[&str]) -> Result<()> {
     (0..lab.servers.count()).try_for_each(|index| lab.servers.redis(index).command(command).map(drop))
-}
-
-/// The addresses of all servers after `scheme`, which may hold a login.
-fn urls(lab: &Lab<'_>, scheme: &str) -> String {
-    let url = |address| format!("{scheme}{address}");
-    lab.servers.addresses().iter().map(url).collect::<Vec<_>>().join(",")
 }
 
 /// The disks of as many servers as the majority can do without take two seconds to sync, and Redis waits for them.
@@ -204,56 +192,51 @@ fn read_only(lab: &mut Lab<'_>) -> Result<()> {
     );
     on_all(lab, &["REPLICAOF", "NO", "ONE"])?;
     fault.end();
+    loading(lab)?;
     lab.finish(Some(&load))
 }
 
-/// Passwords that are wrong, and rights that are taken away while a lock is held.
-fn rights(lab: &mut Lab<'_>) -> Result<()> {
-    let load = lab.load()?;
-    on_all(lab, &["ACL", "SETUSER", "clerk", "on", ">pw", "~*", "&*", "+@all"])?;
-    let login = |password: &str| urls(lab, &format!("redis://clerk:{password}@"));
-    let clerk = lab.special_agent(Special { urls: Some(login("pw")), ..Special::default() })?;
-    clerk.hold("kept")?;
-    let fault = lab.fault("the user's rights are taken away");
-    on_all(lab, &["ACL", "SETUSER", "clerk", "-@all"])?;
-    let refused = clerk.acquire("other", How::Try)?;
-    fault.fired(format!("an acquire answers {refused:?}"));
-    lab.expect(
-        Invariant::Errors,
-        matches!(&refused, Err((kind, _)) if kind == "Auth"),
-        format!("an acquire without rights is Auth: {refused:?}"),
-    );
-    lost_within_the_lease(lab, &clerk, "kept")?;
-    let wrong = clerk.ask(Command::Connect { urls: Some(login("wrong")), keep: false })?;
-    lab.expect(
-        Invariant::Errors,
-        matches!(&wrong, Err((kind, message)) if kind == "Auth" && !message.contains("wrong@")),
-        format!("a wrong password is Auth, and is not shown: {wrong:?}"),
-    );
-    on_all(lab, &["ACL", "SETUSER", "clerk", "+@all"])?;
-    fault.end();
-    clerk.release("kept")?.ok();
-    lab.finish(Some(&load))
-}
-
-/// One side speaks TLS and the other does not.
-fn tls(lab: &mut Lab<'_>) -> Result<()> {
-    let load = lab.load()?;
-    let client = lab.agent()?;
-    let fault = lab.fault("TLS to a server without it");
-    let url = urls(lab, "rediss://");
-    let started = crate::event::now();
-    let refused = client.ask(Command::Connect { urls: Some(url), keep: false })?;
-    let took = Duration::from_nanos(crate::event::now() - started);
-    lab.expect(
-        Invariant::Errors,
-        matches!(&refused, Err((kind, message)) if kind == "Unavailable" && message.contains("TLS")),
-        format!("a mismatch is told: {refused:?}"),
-    );
-    lab.expect(Invariant::Errors, took < lab.ttl * 5, format!("in time: {took:?}"));
-    fault.fired(format!("the client is answered {refused:?}"));
-    fault.end();
-    lab.finish(Some(&load))
+/// Servers of their own come back, and take seconds to load their data.
+fn loading(lab: &Lab<'_>) -> Result<()> {
+    const KEYS: usize = 100;
+    let count = if lab.backend == Redlock { 3 } else { 1 };
+    let slow = || {
+        let builder = Redis::builder().config("key-load-delay", "20000");
+        // It answers in between, after so many bytes of its file.
+        builder.config("rdbcompression", "no").config("loading-process-events-interval-bytes", "1024").start()
+    };
+    let servers = (0..count).map(|_| slow()).collect::<Result<Vec<_>>>()?;
+    let addresses = Some(servers.iter().map(Redis::address).collect());
+    let client = lab.special_agent(Special { servers: addresses, ..Special::default() })?;
+    client.hold("other")?;
+    client.release("other")?.ok();
+    for server in &servers {
+        for key in 0..KEYS {
+            server.command(&["SET", &format!("filler{key}"), &"x".repeat(2_048)])?;
+        }
+        server.command(&["SAVE"])?;
+        server.kill()?;
+    }
+    let fault = lab.fault("servers load their data");
+    thread::scope(|scope| {
+        let restarts: Vec<_> = servers.iter().map(|server| scope.spawn(|| server.restart())).collect();
+        let refused = eventually("the refusal of a server that loads", lab.ttl * 4, || {
+            match client.acquire("other", How::Try)? {
+                Err((kind, message)) if message.contains("loading") => Ok((kind, message)),
+                other => bail!("an acquire answers {other:?}"),
+            }
+        });
+        restarts.into_iter().try_for_each(|restart| restart.join().expect("no panic"))?;
+        let (kind, message) = refused?;
+        lab.expect(Invariant::Errors, kind == "Unavailable", format!("it is Unavailable: {kind}: {message}"));
+        fault.fired(message);
+        fault.end();
+        anyhow::Ok(())
+    })?;
+    let taken = client.acquire("other", How::For(lab.recovery().as_millis() as u64))?;
+    lab.expect(Invariant::Progress, taken.is_ok(), format!("when all is loaded it goes on: {taken:?}"));
+    client.release("other")?.ok();
+    Ok(())
 }
 
 /// An operator deletes what holds a lock.

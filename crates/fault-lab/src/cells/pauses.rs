@@ -1,15 +1,18 @@
 //! Processes that stand still and go on later: holders, their runtimes, servers.
 
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
-use test_cluster::eventually;
+use test_cluster::{Redis, eventually};
 
 use super::{ALL, Backend, Local, REMOTE, Redlock, Row, Setnx};
 use crate::{
     agent::{Command, Gap},
     event::{Answer, How, Invariant},
-    lab::{LOCK, Lab, Special},
+    lab::{Agent, Kind, LOCK, Lab, Special},
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -127,6 +130,21 @@ fn frozen(lab: &mut Lab<'_>) -> Result<()> {
     lab.let_pass(lab.about(lab.ttl / 2));
     (0..lab.servers.count()).try_for_each(|index| lab.servers.resume(index))?;
     fault.end();
+    stays_lost(lab, &holder)?;
+    if let Kind::Redis(servers) = &lab.servers.kind {
+        let pause = (lab.ttl * 3 / 2).as_millis().to_string();
+        busy(lab, servers, &holder, "CLIENT PAUSE", |redis| {
+            redis.command(&["CLIENT", "PAUSE", &pause]).map(drop)
+        })?;
+        let loops = loops_of(&servers[0], lab.ttl * 3 / 2)?.to_string();
+        busy(lab, servers, &holder, "a script that takes long", |redis| {
+            redis.command(&["EVAL", LOOP, "0", &loops]).map(drop)
+        })?;
+    }
+    lab.finish(Some(&load))
+}
+
+fn stays_lost(lab: &Lab<'_>, holder: &Agent) -> Result<()> {
     lab.cycles("rounds when the servers go on", 3)?;
     lab.expect(
         Invariant::ActsLate,
@@ -134,11 +152,51 @@ fn frozen(lab: &mut Lab<'_>) -> Result<()> {
         "what was lost stays lost when the servers go on",
     );
     holder.release("kept")?.ok();
-    lab.finish(Some(&load))
+    Ok(())
+}
+
+/// A script that does nothing so many times.
+const LOOP: &str = "for i = 1, tonumber(ARGV[1]) do end";
+
+/// Finds out how many rounds of the script take so long.
+fn loops_of(redis: &Redis, time: Duration) -> Result<u64> {
+    const SOME: u64 = 2_000_000;
+    let started = Instant::now();
+    redis.command(&["EVAL", LOOP, "0", &SOME.to_string()])?;
+    Ok((SOME as f64 * time.as_secs_f64() / started.elapsed().as_secs_f64()) as u64)
+}
+
+/// All servers are made to serve nobody for one and a half leases by a command of their own.
+fn busy(
+    lab: &Lab<'_>,
+    servers: &[Redis],
+    holder: &Agent,
+    what: &str,
+    begin: impl Fn(&Redis) -> Result<()> + Sync,
+) -> Result<()> {
+    holder.hold("kept")?;
+    let fault = lab.fault(format!("{what} on all servers"));
+    thread::scope(|scope| {
+        let begun: Vec<_> = servers.iter().map(|redis| scope.spawn(|| begin(redis))).collect();
+        let silent = eventually("servers that do not answer", lab.ttl / 2, || {
+            for redis in servers {
+                let mut connection = redis.connect(Duration::from_millis(50))?;
+                ensure!(connection.call(&["PING"]).is_err(), "port {} answers", redis.port());
+            }
+            Ok(())
+        });
+        silent?;
+        fault.fired("no server answers a PING");
+        lost_within_the_lease(lab, holder, "kept")?;
+        begun.into_iter().try_for_each(|begun| begun.join().expect("no panic"))
+    })?;
+    servers.iter().try_for_each(|redis| redis.command(&["PING"]).map(drop))?;
+    fault.end();
+    stays_lost(lab, holder)
 }
 
 /// Expects that a holder without servers tells its loss before the server's lease can be over.
-pub(super) fn lost_within_the_lease(lab: &Lab<'_>, holder: &crate::lab::Agent, lock: &str) -> Result<()> {
+pub(super) fn lost_within_the_lease(lab: &Lab<'_>, holder: &Agent, lock: &str) -> Result<()> {
     let lost = eventually("the loss", lab.ttl + Duration::from_millis(200), || {
         ensure!(!holder.is_held(lock)?, "it is held");
         Ok(())
@@ -152,8 +210,7 @@ pub(super) fn lost_within_the_lease(lab: &Lab<'_>, holder: &crate::lab::Agent, l
 fn late_write(lab: &mut Lab<'_>) -> Result<()> {
     let load = lab.load()?;
     let (first, second) = (lab.agent()?, lab.agent()?);
-    let work =
-        |agent: &crate::lab::Agent| agent.order(Command::Work { lock: "shared".to_owned(), gap: Gap::Stop });
+    let work = |agent: &Agent| agent.order(Command::Work { lock: "shared".to_owned(), gap: Gap::Stop });
     first.hold("shared")?;
     let fault = lab.fault("two holders stop between their reads and their writes, the first past its lease");
     let late = work(&first)?;

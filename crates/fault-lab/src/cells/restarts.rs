@@ -1,19 +1,25 @@
 //! Servers that come back, with all, some or none of their data.
 
 use anyhow::{Context, Result, ensure};
-use test_cluster::{Persistence, Redis};
+use serde_json::Value;
+use test_cluster::{EtcdCluster, Persistence, Redis, eventually};
 
-use super::{Q, R, RQ, Redlock, Row, Setnx};
+use super::{Etcd, Q, R, REMOTE, RQ, Redlock, Row, Setnx, Zk};
 use crate::{
     agent::Gap,
     event::Invariant,
-    lab::{Agent, Boot, LOCK, Lab, Snapshot, Special},
+    lab::{Agent, Boot, Kind, LOCK, Lab, PATIENCE, Snapshot, Special},
     slow_disk::SlowDisk,
 };
 
 const FORGETS: &[Invariant] = &[Invariant::Belief];
 const WHY: &str =
     "a Redis that forgot its keys gives them to the next who asks, until the holder's next renewal";
+
+/// Where tokens are the order of the queue, they are checked as that too.
+const BEGINS_ANEW: &[Invariant] = &[Invariant::Belief, Invariant::Tokens, Invariant::Order];
+const ANEW: &str =
+    "a cluster that forgot everything is another one: its tokens begin anew, and its locks are free";
 
 pub(super) const ROWS: &[Row] = &[
     Row::new(4, "server killed, data kept", R, kept).quick(R),
@@ -23,8 +29,12 @@ pub(super) const ROWS: &[Row] = &[
         .limits(&[(Setnx, FORGETS, WHY)]),
     Row::new(6, "one voter of three restarted empty", Q, voter_emptied).overlapping().quick(Q),
     Row::new(7, "power lost: data of before", RQ, power_lost).overlapping().limits(&[(Setnx, FORGETS, WHY)]),
-    Row::new(42, "servers restarted empty", RQ, emptied).overlapping().limits(&[(Setnx, FORGETS, WHY)]),
-    Row::new(43, "each server restarted in turn", Q, rolling),
+    Row::new(42, "servers restarted empty", REMOTE, emptied).overlapping().limits(&[
+        (Setnx, FORGETS, WHY),
+        (Etcd, BEGINS_ANEW, ANEW),
+        (Zk, BEGINS_ANEW, ANEW),
+    ]),
+    Row::new(43, "each server restarted in turn", &[Redlock, Etcd, Zk], rolling).long_leases(),
     Row::new(46, "one voter of three restarted from an older snapshot", Q, voter_restored)
         .overlapping()
         .limits(&[(
@@ -121,8 +131,8 @@ fn emptied(lab: &mut Lab<'_>) -> Result<()> {
     let load = lab.load()?;
     let holder = lab.agent()?;
     holder.hold(LOCK)?;
-    let fault = lab.fault("the server is restarted with an empty disk");
-    lab.servers.redis(0).restart_without_data()?;
+    let fault = lab.fault("all servers are restarted with empty disks");
+    lab.servers.empty()?;
     fault.fired(format!("process {:?} serves nothing of before", lab.servers.pid(0)));
     fault.end();
     told_of_the_loss(lab, &holder)?;
@@ -235,10 +245,32 @@ fn rolling(lab: &mut Lab<'_>) -> Result<()> {
         fault.end();
         lab.cycles("rounds after the restart", 5)?;
     }
+    if let Kind::Etcd(cluster) = &lab.servers.kind {
+        change_members(lab, cluster)?;
+    }
     lab.expect(Invariant::Progress, holder.is_held("kept")?, "a holder outlives a rolling restart");
     let released = holder.release("kept")?;
     lab.expect(Invariant::Owner, released.is_ok(), format!("and releases: {released:?}"));
     lab.finish(Some(&load))
+}
+
+/// A member joins, gets a vote, and leaves again.
+fn change_members(lab: &Lab<'_>, cluster: &EtcdCluster) -> Result<()> {
+    let fault = lab.fault("a member joins and leaves");
+    // etcd lets nobody in before its members have seen each other for some seconds.
+    let joined = eventually("a new member", PATIENCE, || cluster.add_learner())?;
+    let status: Value = serde_json::from_str(&joined.call("/v3/maintenance/status", "{}")?)?;
+    let id = status["header"]["member_id"].as_str().context("etcd tells no member")?.to_owned();
+    let at_leader = |what: &str| {
+        cluster[cluster.leader()?]
+            .call(&format!("/v3/cluster/member/{what}"), &format!(r#"{{"ID": "{id}"}}"#))
+    };
+    eventually("the vote of the new member", PATIENCE, || at_leader("promote"))?;
+    lab.cycles("rounds with four members", 5)?;
+    at_leader("remove")?;
+    fault.fired(format!("member {id} was promoted and removed"));
+    fault.end();
+    lab.cycles("rounds with three members", 5)
 }
 
 /// While a sync of the log is stuck, Redis answers from memory, and a kill takes that with it.
@@ -247,14 +279,26 @@ fn unsynced(lab: &mut Lab<'_>) -> Result<()> {
     let own = || Special { servers: Some(vec![redis.address()]), ..Special::default() };
     let load = lab.load_with(own)?;
     let holder = lab.special_agent(own())?;
-    let disk = SlowDisk::begin(redis.pid().context("Redis runs")?, std::time::Duration::from_secs(20))?;
-    let fault = lab.fault("a sync of the log takes 20 s, and the server is killed meanwhile");
-    let proof = disk.wait_until_stuck("bio_aof")?;
-    holder.hold(LOCK)?;
-    disk.kill_the_process()?;
-    redis.restart()?;
-    fault.fired(proof);
-    fault.end();
+    // After two seconds Redis writes without waiting for the sync, and then a kill takes nothing with it.
+    const TRIES: usize = 4;
+    for _ in 0..TRIES {
+        let disk = SlowDisk::begin(redis.pid().context("Redis runs")?, std::time::Duration::from_secs(20))?;
+        let fault = lab.fault("a sync of the log takes 20 s, and the server is killed meanwhile");
+        let proof = disk.wait_until_stuck("bio_aof")?;
+        holder.hold(LOCK)?;
+        disk.kill_the_process()?;
+        redis.restart()?;
+        fault.fired(proof);
+        fault.end();
+        let lost = eventually("the loss", lab.ttl, || {
+            ensure!(!holder.is_held(LOCK)?, "it is held");
+            Ok(())
+        });
+        if lost.is_ok() {
+            break;
+        }
+        holder.release(LOCK)?.ok();
+    }
     told_of_the_loss(lab, &holder)?;
     lab.finish_with(Some(&load), own)
 }

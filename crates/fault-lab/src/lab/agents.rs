@@ -21,6 +21,7 @@ use crate::{
     agent::{Command, Gap, Order, SETUP, Setup},
     event::{Answer, Event, How, What},
     history::History,
+    nursery,
 };
 
 /// No answer takes longer, unless a cell says so.
@@ -80,14 +81,14 @@ impl Process {
         environment: &[(&str, PathBuf)],
         history: &Arc<History>,
     ) -> Result<Arc<Self>> {
-        let mut child = Program::new(std::env::current_exe()?)
+        let mut program = Program::new(std::env::current_exe()?);
+        program
             .arg("agent")
             .env(SETUP, serde_json::to_string(setup)?)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start an agent")?;
+            .stdout(Stdio::piped());
+        let mut child = nursery::spawn(program).context("cannot start an agent")?;
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         let heard = Arc::clone(history);
         thread::spawn(move || {

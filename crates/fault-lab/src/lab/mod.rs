@@ -2,6 +2,8 @@
 
 pub(crate) mod agents;
 pub(crate) mod servers;
+pub(crate) mod tap;
+pub(crate) mod tls;
 mod trees;
 
 use std::{
@@ -30,7 +32,8 @@ use crate::{
 };
 
 pub(crate) use agents::{Agent, PATIENCE, Process};
-pub(crate) use servers::{Boot, Servers, Snapshot, redis_name};
+pub(crate) use servers::{Boot, Kind, Servers, Snapshot, redis_name};
+pub(crate) use trees::{at_zk, zk_queue};
 
 /// The lock that most cells are about.
 pub(crate) const LOCK: &str = "orders/42";
@@ -64,6 +67,8 @@ pub(crate) struct Special {
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
     /// Instead of the addresses of its proxies.
     pub(crate) urls: Option<String>,
+    /// A user and a password, before the addresses of its proxies.
+    pub(crate) login: Option<&'static str>,
     /// Other servers than those of the lane, behind its proxies.
     pub(crate) servers: Option<Vec<SocketAddr>>,
     /// A process of its own also where the lock is one of a process.
@@ -106,8 +111,15 @@ impl Fault {
 }
 
 impl<'a> Lab<'a> {
-    pub(crate) fn new(backend: Backend, servers: &'a Servers, store: &'a Store, seed: u64) -> Self {
-        let ttl = backend.ttl();
+    /// A run on these servers, in which a lease lasts so many times as long as usual.
+    pub(crate) fn new(
+        backend: Backend,
+        servers: &'a Servers,
+        store: &'a Store,
+        seed: u64,
+        leases: u32,
+    ) -> Self {
+        let ttl = backend.ttl() * leases;
         Self {
             backend,
             servers,
@@ -134,11 +146,18 @@ impl<'a> Lab<'a> {
 
     /// Starts a client that differs from others.
     pub(crate) fn special_agent(&self, special: Special) -> Result<Agent> {
-        let agent = self.starting_agent(special)?;
-        match agent.wait_until_connected()? {
-            Ok(_) => Ok(agent),
-            Err((kind, message)) => bail!("an agent could not connect: {kind}: {message}"),
+        // On a machine that does much else a request may take longer than it may.
+        const TRIES: usize = 3;
+        let mut refused = None;
+        for _ in 0..TRIES {
+            let agent = self.starting_agent(special.clone())?;
+            match agent.wait_until_connected()? {
+                Ok(_) => return Ok(agent),
+                Err(error) => refused = Some(error),
+            }
         }
+        let (kind, message) = refused.expect("it was tried");
+        bail!("an agent could not connect: {kind}: {message}")
     }
 
     /// Starts a client, and does not wait until it is connected.
@@ -161,7 +180,7 @@ impl<'a> Lab<'a> {
         }
         let targets = special.servers.unwrap_or_else(|| self.servers.addresses());
         let proxies = targets.into_iter().map(Proxy::start).collect::<Result<Vec<_>>>()?;
-        let urls = special.urls.unwrap_or_else(|| self.urls(&proxies));
+        let urls = special.urls.unwrap_or_else(|| self.urls(&proxies, special.login));
         let setup = Setup {
             agent: number,
             backend: self.backend,
@@ -177,13 +196,14 @@ impl<'a> Lab<'a> {
         Ok(agent)
     }
 
-    fn urls(&self, proxies: &[Proxy]) -> String {
+    fn urls(&self, proxies: &[Proxy], login: Option<&str>) -> String {
         let scheme = match self.backend.soil() {
             Backend::Setnx | Backend::Redlock => "redis://",
             Backend::Etcd => "http://",
             _ => "",
         };
-        let url = |proxy: &Proxy| format!("{scheme}{}", proxy.address());
+        let login = login.map(|login| format!("{login}@")).unwrap_or_default();
+        let url = |proxy: &Proxy| format!("{scheme}{login}{}", proxy.address());
         proxies.iter().map(url).collect::<Vec<_>>().join(",")
     }
 

@@ -1,11 +1,14 @@
 //! The servers of a lane, whatever they are: what can be done to them, and what an operator sees on them.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use lock_core::Key;
 use lock_redis::Prefix;
-use test_cluster::{EtcdCluster, Persistence, Redis, ZooKeeperCluster, eventually, resp::Value};
+use test_cluster::{
+    Behaviour, Direction, Etcd, EtcdCluster, Persistence, Redis, ZooKeeper, ZooKeeperCluster, eventually,
+    resp::Value,
+};
 
 use crate::{backend::Backend, shim::Shim};
 
@@ -18,6 +21,8 @@ pub(crate) enum Boot {
     Forgetful,
     /// Their clocks can be set, and run faster or slower.
     Shimmed,
+    /// They keep what they acknowledged on a disk that can be made slow, and one can be cut off from the others.
+    Isolable,
     /// The cell starts what it needs by itself.
     Own,
 }
@@ -48,7 +53,11 @@ impl Servers {
             (Backend::Local, _) | (_, Boot::Own) => Kind::None,
             (Backend::Setnx, _) => Kind::Redis(redis(1, boot, &mut shims)?),
             (Backend::Redlock, _) => Kind::Redis(redis(REDLOCK_SERVERS, boot, &mut shims)?),
+            (Backend::Etcd, Boot::Isolable) => Kind::Etcd(Etcd::builder().proxied_peers().start_cluster(3)?),
             (Backend::Etcd, _) => Kind::Etcd(EtcdCluster::start(3)?),
+            (Backend::Zk, Boot::Isolable) => {
+                Kind::Zk(ZooKeeperCluster::builder(3).proxied().config("forceSync", "yes").start()?)
+            }
             (Backend::Zk, _) => Kind::Zk(ZooKeeperCluster::start(3)?),
             (Backend::Planted { .. }, _) => bail!("a planted lock uses the servers of a real one"),
         };
@@ -135,6 +144,46 @@ impl Servers {
         }
     }
 
+    /// Cuts the leader off from the other servers, but not from clients; that of etcd hears the others all the same.
+    pub(crate) fn isolate(&self, leader: usize) -> Result<()> {
+        match &self.kind {
+            Kind::Etcd(cluster) => set_peer(cluster, leader, Behaviour::Stall),
+            Kind::Zk(ensemble) => ensemble.isolate(leader),
+            other => bail!("{other:?} do not talk to each other"),
+        }
+        Ok(())
+    }
+
+    /// Ends it.
+    pub(crate) fn rejoin(&self, server: usize) -> Result<()> {
+        match &self.kind {
+            Kind::Etcd(cluster) => set_peer(cluster, server, Behaviour::Pass),
+            Kind::Zk(ensemble) => ensemble.rejoin(server),
+            other => bail!("{other:?} do not talk to each other"),
+        }
+        Ok(())
+    }
+
+    /// Restarts all servers at once, with empty disks.
+    pub(crate) fn empty(&self) -> Result<()> {
+        match &self.kind {
+            Kind::None => bail!("there is no server that could forget"),
+            Kind::Redis(servers) => servers.iter().try_for_each(Redis::restart_without_data),
+            Kind::Etcd(cluster) => cluster.restart_without_data(),
+            Kind::Zk(ensemble) => {
+                ensemble.nodes().iter().try_for_each(ZooKeeper::kill)?;
+                // One alone would wait for a majority.
+                thread::scope(|scope| {
+                    let nodes = ensemble.nodes().iter();
+                    let restarts: Vec<_> =
+                        nodes.map(|node| scope.spawn(|| node.restart_without_data())).collect();
+                    let joined = restarts.into_iter().map(|restart| restart.join().expect("no panic"));
+                    joined.collect::<Result<Vec<_>>>().map(drop)
+                })
+            }
+        }
+    }
+
     /// Deletes what holds `lock`, as an operator would.
     pub(crate) fn delete(&self, prefix: &str, lock: &str) -> Result<()> {
         match &self.kind {
@@ -150,6 +199,15 @@ impl Servers {
             }
             Kind::Etcd(cluster) => super::trees::delete_etcd(cluster, prefix, lock),
             Kind::Zk(ensemble) => super::trees::delete_zk(ensemble, prefix, lock),
+        }
+    }
+
+    /// The entries in the queue of `lock`, first come first.
+    pub(crate) fn entries(&self, prefix: &str, lock: &str) -> Result<Vec<String>> {
+        match &self.kind {
+            Kind::Etcd(cluster) => super::trees::etcd_entries(cluster, prefix, lock),
+            Kind::Zk(ensemble) => super::trees::zk_entries(ensemble, prefix, lock),
+            other => bail!("{other:?} have no queues"),
         }
     }
 
@@ -190,11 +248,22 @@ impl Servers {
             }
         }
         match &self.kind {
-            Kind::Etcd(_) | Kind::Zk(_) => self.leader().map(drop),
+            Kind::Etcd(_) | Kind::Zk(_) => {
+                (0..self.count()).try_for_each(|server| self.rejoin(server))?;
+                self.leader().map(drop)
+            }
             Kind::Redis(servers) => servers.iter().try_for_each(|server| {
                 eventually("Redis to answer", Duration::from_secs(5), || server.command(&["PING"]).map(drop))
             }),
             Kind::None => Ok(()),
+        }
+    }
+}
+
+fn set_peer(cluster: &EtcdCluster, server: usize, behaviour: Behaviour) {
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        if let Some(proxy) = cluster.peer_proxy(server) {
+            proxy.set(direction, behaviour);
         }
     }
 }
