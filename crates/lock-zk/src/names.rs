@@ -22,8 +22,8 @@ pub(crate) struct EntryName {
 /// The hex digits of an owner id, with which the name of each node of ours begins.
 const ID_LEN: usize = 32;
 
-/// The number from which on servers do not count: they give it to each node that follows, or numbers below zero, so that
-/// such nodes have no order. A queue gets there if it was never empty since it was made.
+/// The number from which on servers do not count: they give it to each node that follows, or numbers below zero, so
+/// that such nodes have no order. A queue gets there if it was never empty since it was made.
 const LAST: i32 = i32::MAX;
 
 impl Prefix {

@@ -144,9 +144,9 @@ impl ZooKeeper {
         self.restart()
     }
 
-    /// Starts the server again on its port and data, with one change in its data: the next child of `path` that is to be
-    /// numbered gets the number `next`, as if there had been so many before it. For a server alone, and without clients:
-    /// what they do meanwhile is forgotten.
+    /// Starts the server again on its port and data, with one change in its data: the next child of `path` that is to
+    /// be numbered gets the number `next`, as if there had been so many before it. For a server alone, and without
+    /// clients: what they do meanwhile is forgotten.
     ///
     /// # Errors
     ///
