@@ -7,7 +7,7 @@ use test_cluster::{EtcdCluster, Persistence, Redis, eventually};
 use super::{Etcd, Q, R, REMOTE, RQ, Redlock, Row, Setnx, Zk};
 use crate::{
     agent::Gap,
-    event::Invariant,
+    event::{How, Invariant},
     lab::{Agent, Boot, Kind, LOCK, Lab, PATIENCE, Snapshot, Special},
     slow_disk::SlowDisk,
 };
@@ -179,7 +179,7 @@ fn voter_restored(lab: &mut Lab<'_>) -> Result<()> {
     snapshot.put_back(&redis.data())?;
     redis.restart()?;
     fault.fired(format!("process {:?} serves older data", redis.pid()));
-    let taken = other.acquire("kept", crate::event::How::For(lab.ttl.as_millis() as u64))?;
+    let taken = other.acquire("kept", How::For(lab.ttl.as_millis() as u64))?;
     fault.end();
     victim.release("kept")?.ok();
     if taken.is_ok() {
@@ -278,7 +278,7 @@ fn unsynced(lab: &mut Lab<'_>) -> Result<()> {
     let redis = Redis::builder().persistence(Persistence::Aof).start()?;
     let own = || Special { servers: Some(vec![redis.address()]), ..Special::default() };
     let load = lab.load_with(own)?;
-    let holder = lab.special_agent(own())?;
+    let (holder, other) = (lab.special_agent(own())?, lab.special_agent(own())?);
     // After two seconds Redis writes without waiting for the sync, and then a kill takes nothing with it.
     const TRIES: usize = 4;
     for _ in 0..TRIES {
@@ -288,12 +288,17 @@ fn unsynced(lab: &mut Lab<'_>) -> Result<()> {
         holder.hold(LOCK)?;
         disk.kill_the_process()?;
         redis.restart()?;
+        // Those who queue hear of it later than the holder.
+        let taken = other.acquire(LOCK, How::Try)?;
         fault.fired(proof);
         fault.end();
         let lost = eventually("the loss", lab.ttl, || {
             ensure!(!holder.is_held(LOCK)?, "it is held");
             Ok(())
         });
+        if taken.is_ok() {
+            other.release(LOCK)?.ok();
+        }
         if lost.is_ok() {
             break;
         }
