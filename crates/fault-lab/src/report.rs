@@ -140,8 +140,10 @@ fn grid(outcomes: &[Outcome]) -> Table {
     table.set_header(header);
     for (row, name) in rows {
         let signs = backends.iter().map(|backend| {
-            let ran =
-                outcomes.iter().find(|outcome| outcome.cell.row == row && outcome.cell.backend == *backend);
+            let ran = outcomes.iter().find(|outcome| {
+                let Cell { row: its_row, name: its_name, backend: its, .. } = outcome.cell;
+                (its_row, its_name, its) == (row, name, *backend)
+            });
             ran.map_or("·", |outcome| outcome.verdict.sign()).to_owned()
         });
         table.add_row([row.to_string(), name.to_owned()].into_iter().chain(signs));
