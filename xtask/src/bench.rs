@@ -1,6 +1,9 @@
 //! `cargo xtask bench` and `cargo xtask choose`: build the crate that knows the locks, and run it.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -31,7 +34,7 @@ pub(crate) struct Args {
     /// Write all figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Fetch the peers that PyPI has, into target/bench, before
+    /// Fetch the peers that PyPI has, and build the one in Go, into target/bench, before
     #[arg(long)]
     peers: bool,
     #[command(flatten)]
@@ -58,6 +61,8 @@ enum Case {
     Uncontended,
     /// 64 tasks with a key each
     Keys,
+    /// One task, while one of several Redis servers is frozen
+    Frozen,
     /// Tasks that all want one key
     Handover,
     /// Locks that one client holds
@@ -98,13 +103,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     run_program(&words)
 }
 
-/// Locks in Python that the bench runs where it finds them.
+/// The libraries for Go that Debian's packages bring.
+const GO_LIBRARIES: &str = "/usr/share/gocode";
+
+/// Locks in other languages that the bench runs where it finds them.
 fn fetch_peers() -> Result<()> {
     let dir = workspace::target().join("bench");
     let venv = dir.join("venv");
     let make = cmd!("python3", "-m", "venv", &venv);
     let install = cmd!(venv.join("bin/pip"), "install", "--disable-pip-version-check", "redis", "kazoo");
-    for (label, command) in [("a Python of its own", make), ("redis-py and kazoo", install)] {
+    let source = workspace::root().join("crates/lock-bench/peers/etcd_mutex.go");
+    let go = cmd!("go", "build", "-o", dir.join("etcd_mutex"), source)
+        .env("GO111MODULE", "off")
+        .env("GOPATH", GO_LIBRARIES)
+        .env("GOCACHE", dir.join("go"));
+    let mut steps = vec![("a Python of its own", make), ("redis-py and kazoo", install)];
+    if Path::new(GO_LIBRARIES).join("src/go.etcd.io/etcd/clientv3/concurrency").exists() {
+        steps.push(("etcd's Go Mutex", go));
+    } else {
+        println!("etcd's Go Mutex: its library is not here; Debian has it as golang-etcd-server-dev");
+    }
+    for (label, command) in steps {
         let (progress, log) = (Progress::start(label), dir.join("peers.log"));
         let succeeded = progress.run(&command, &log)?;
         progress.finish(succeeded);

@@ -65,6 +65,8 @@ pub struct Ready {
     pub base: u64,
     /// The memory that it has now.
     pub memory: u64,
+    /// How many tasks it has now.
+    pub tasks: usize,
 }
 
 /// What it says after it was told to go on for a time.
@@ -179,7 +181,8 @@ pub fn serve(orders: &str) -> Result<()> {
             }
         }
     }
-    say(&Ready { seconds: started.elapsed().as_secs_f64(), base, memory: memory("self")? })?;
+    let tasks = runtime.metrics().num_alive_tasks();
+    say(&Ready { seconds: started.elapsed().as_secs_f64(), base, memory: memory("self")?, tasks })?;
     let client = [Arc::new(Any(locker))];
     for line in io::stdin().lines() {
         let time = Duration::from_millis(line?.trim().parse()?);

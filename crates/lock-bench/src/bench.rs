@@ -12,13 +12,13 @@ use tokio::runtime::Runtime;
 use crate::{
     agent::{Agent, Orders, Task},
     burden::Place,
+    growth,
     load::{Keys, Shape},
     lock::{Role, Subject},
     locks,
-    results::{Case, Clients, Growth, Load, Report, Row, Series, compare},
+    results::{Case, Clients, Load, Report, Series, compare},
     sample::{Record, Sample},
     setup::{Servers, Setup},
-    stats,
 };
 
 /// How much is measured.
@@ -45,7 +45,7 @@ pub struct Plan {
     /// How many locks one client holds.
     pub held: Vec<usize>,
     /// How many callers wait.
-    pub idle: usize,
+    pub idle: Vec<usize>,
     /// How many holders are killed.
     pub kills: usize,
 }
@@ -80,6 +80,9 @@ impl Plan {
             match case {
                 Case::Uncontended => grid.push((*case, Clients::Shared, Duration::ZERO, 1)),
                 Case::Keys => grid.push((*case, Clients::Shared, Duration::ZERO, TASKS)),
+                Case::Frozen if setup == Setup::Redlock => {
+                    grid.push((*case, Clients::Shared, Duration::ZERO, 1));
+                }
                 Case::Handover => {
                     for (clients, hold) in
                         clients.iter().flat_map(|clients| self.holds.iter().map(|hold| (*clients, *hold)))
@@ -89,8 +92,8 @@ impl Plan {
                         grid.extend(contenders.map(|tasks| (*case, clients, hold, *tasks)));
                     }
                 }
-                // These are no loads.
-                Case::Held | Case::Idle | Case::Recovery => {}
+                // One server cannot be spared elsewhere, and the others are no loads.
+                Case::Frozen | Case::Held | Case::Idle | Case::Recovery => {}
             }
         }
         grid
@@ -126,7 +129,7 @@ pub fn run(plan: &Plan, command: String) -> Result<Report> {
         if *setup != Setup::Local {
             bench.burdens(&runtime, &mut report)?;
         }
-        let grown = growths(*setup, &report);
+        let grown = growth::of(*setup, &report);
         report.growth.extend(grown);
     }
     report.absent.sort_unstable();
@@ -186,14 +189,16 @@ impl Bench<'_> {
                 self.bar.inc(1);
             }
         }
-        let alone = |wanted: Clients, hold: Duration| {
-            let (_, series) = cells.iter().find(|((case, clients, held, tasks), _)| {
-                *case == Case::Handover && *clients == wanted && *held == hold && *tasks == 1
-            })?;
+        let alone = |wanted: Cell| {
+            let (_, series) = cells.iter().find(|(cell, _)| *cell == wanted)?;
             series.iter().find(|one| one.role == Role::Ours).map(Series::pair_medians)
         };
         let load = |((case, clients, hold, tasks), series): &(Cell, Vec<Series>)| {
-            let alone = if *case == Case::Handover && *tasks > 1 { alone(*clients, *hold) } else { None };
+            let alone = match case {
+                Case::Handover if *tasks > 1 => alone((*case, *clients, *hold, 1)),
+                Case::Frozen => alone((Case::Uncontended, *clients, *hold, *tasks)),
+                _ => None,
+            };
             Load {
                 setup: self.setup,
                 case: *case,
@@ -219,10 +224,10 @@ impl Bench<'_> {
             let held = place.held(*count, LOOK);
             report.held.push(held.with_context(|| format!("{}, holding {count} locks", self.setup))?);
         }
-        if wants(Case::Idle) {
-            show(&format!("{} callers wait", self.plan.idle));
-            let idle = place.idle(runtime, self.plan.idle, LOOK);
-            report.idle.push(idle.with_context(|| format!("{}, callers that wait", self.setup))?);
+        for count in self.plan.idle.iter().filter(|_| wants(Case::Idle)) {
+            show(&format!("{count} callers wait"));
+            let idle = place.idle(runtime, *count, LOOK);
+            report.idle.push(idle.with_context(|| format!("{}, {count} callers that wait", self.setup))?);
         }
         Ok(())
     }
@@ -238,6 +243,8 @@ impl Bench<'_> {
             return is_one_of_few && round <= self.plan.slow_rounds;
         }
         match clients {
+            // The others wait for the answers of all servers.
+            _ if *case == Case::Frozen => subject.role == Role::Ours,
             _ if *case != Case::Handover => true,
             Clients::Shared => *tasks == 1 || subject.waits && subject.shares_a_client,
             Clients::Each => *tasks == 1 || subject.waits,
@@ -265,9 +272,13 @@ impl Bench<'_> {
             first: 0,
         };
         let connected = runtime.block_on(subject.clients(count))?;
-        let sets = subject.role != Role::Ours;
+        // Our scripts call SET, and peers send it.
+        let sets = matches!(subject.role, Role::Floor | Role::Peer);
         let before = self.servers.requests(sets)?;
-        let record = runtime.block_on(connected.drive(&shape, time))?;
+        let frozen = (*case == Case::Frozen).then(|| self.servers.freeze_one()).transpose()?;
+        let driven = runtime.block_on(connected.drive(&shape, time));
+        drop(frozen);
+        let record = driven?;
         let after = self.servers.requests(sets)?;
         runtime.block_on(connected.close());
         // What a program sends while it gets warm is counted by the servers too.
@@ -304,30 +315,4 @@ impl Bench<'_> {
         sample.requests = requests.map(|(before, after)| ((after - before) as f64 * part) as u64);
         Ok(sample)
     }
-}
-
-/// How hand-overs, their requests, and an acquire beside held locks grow with size.
-fn growths(setup: Setup, report: &Report) -> Vec<Growth> {
-    let handovers: Vec<_> = report
-        .loads
-        .iter()
-        .filter(|load| load.setup == setup && load.case == Case::Handover && load.tasks > 1)
-        .filter(|load| load.clients == Clients::Each && load.hold_ms == 0)
-        .filter_map(|load| Some((load.tasks as f64, load.rows.iter().find(|row| row.role == Role::Ours)?)))
-        .collect();
-    let of = |figure: fn(&Row) -> Option<f64>| {
-        handovers.iter().filter_map(|(tasks, row)| Some((*tasks, figure(row)?))).collect::<Vec<_>>()
-    };
-    let held = report.held.iter().filter(|held| held.setup == setup);
-    let held: Vec<_> = held.map(|held| (held.locks as f64, held.acquire.p50)).collect();
-    let all = [
-        ("the median hand-over", "contenders", of(|row| row.handover.map(|all| all.p50))),
-        ("requests of a pair", "contenders", of(|row| row.requests)),
-        ("an acquire beside", "locks held", held),
-    ];
-    let fit = |(what, sizes, points): (&str, &str, Vec<(f64, f64)>)| {
-        let exponent = stats::growth(&points)?;
-        Some(Growth { setup, what: what.to_owned(), sizes: sizes.to_owned(), exponent })
-    };
-    all.into_iter().filter_map(fit).collect()
 }

@@ -62,6 +62,7 @@ impl Place<'_> {
             locks: count,
             seconds: ready.seconds,
             bytes: ready.memory.saturating_sub(ready.base) as f64 / count as f64,
+            tasks: ready.tasks,
             requests: renewals.map(|renewals| renewals as f64 / (sample.seconds * 1.125)),
             cpu: sample.cpu / sample.seconds,
             acquire: Latency::of(&sample.acquire).context("nothing was acquired beside")?,
@@ -91,6 +92,7 @@ impl Place<'_> {
             setup: self.setup,
             waiters: count,
             bytes: bytes as f64 / count as f64,
+            tasks: ready.tasks,
             requests: before.zip(after).map(|(before, after)| (after - before) as f64 / seconds),
             cpu: went.record.cpu.as_secs_f64() / seconds,
         })

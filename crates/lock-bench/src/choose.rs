@@ -3,6 +3,7 @@
 pub mod advice;
 pub mod command;
 pub mod drive;
+pub mod login;
 pub mod remains;
 
 use std::{fmt::Write as _, time::Duration};
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 use self::{
     advice::{Advice, Measured, Needs},
     drive::{Drive, Driven},
+    login::Login,
     remains::Remains,
 };
 use crate::{locks, setup::Backend, table::time};
@@ -30,6 +32,8 @@ pub struct Given {
     pub backend: Backend,
     /// Their addresses.
     pub urls: Vec<String>,
+    /// Who logs in there, if that does not stand in the addresses.
+    pub login: Option<Login>,
 }
 
 /// What `choose` found of one kind of servers.
@@ -67,11 +71,12 @@ pub fn check(load: &Drive) -> Result<()> {
 /// Drives each of the servers in turn.
 pub async fn measure(given: &[Given], load: &Drive, bar: &ProgressBar) -> Vec<Finding> {
     let mut found = Vec::new();
-    for Given { backend, urls } in given {
+    for Given { backend, urls, login } in given {
+        let login = login.as_ref();
         let prefix = format!("choose-{:016x}", rand::random::<u64>());
         bar.set_message(format!("{}: connecting", backend.package()));
         let options = Options::default().with_prefix(&prefix);
-        let driven = match locks::connect(*backend, urls, options).await {
+        let driven = match locks::connect(*backend, urls, login, options).await {
             Ok(locker) => {
                 let driven = drive::drive(&locker, load, |sofar| {
                     bar.set_message(format!("{}: {sofar}", backend.package()));
@@ -84,7 +89,7 @@ pub async fn measure(given: &[Given], load: &Drive, bar: &ProgressBar) -> Vec<Fi
             Err(error) => Err(error),
         };
         bar.set_message(format!("{}: looking for what is left", backend.package()));
-        let remains = remains::remove(*backend, urls, &prefix).await;
+        let remains = remains::remove(*backend, urls, login, &prefix).await;
         found.push(Finding { backend: *backend, driven, remains });
         bar.inc(1);
     }

@@ -2,6 +2,7 @@
 
 mod etcd;
 mod local;
+mod raw;
 mod redis;
 pub mod script;
 mod zk;
@@ -13,6 +14,7 @@ use lock_local::{AnyLocker, LocalLocker, LockGuard, Locker, lock_core::backend::
 use lock_setnx::Options;
 
 use crate::{
+    choose::login::Login,
     lock::{Lock, Subject},
     setup::{Backend, Setup},
 };
@@ -66,24 +68,41 @@ impl Lock for Any {
 ///
 /// It cannot be connected.
 pub async fn ours(setup: Setup, urls: &[String], ttl: Duration) -> Result<AnyLocker> {
-    connect(setup.backend(), urls, Options::default().with_ttl(ttl)).await
+    connect(setup.backend(), urls, None, Options::default().with_ttl(ttl)).await
 }
 
-/// Connects the lock of this workspace to servers anywhere.
+/// Connects the lock of this workspace to servers anywhere. Redis finds who logs in within its addresses, the others in
+/// `login`.
 ///
 /// # Errors
 ///
 /// It cannot be connected.
-pub async fn connect(backend: Backend, urls: &[String], options: Options) -> Result<AnyLocker> {
-    let joined = urls.join(",");
+pub async fn connect(
+    backend: Backend,
+    urls: &[String],
+    login: Option<&Login>,
+    options: Options,
+) -> Result<AnyLocker> {
     Ok(match backend {
         Backend::Local => LocalLocker::new().into(),
         Backend::Setnx => lock_setnx::SetnxLocker::connect(&*urls[0], options).await?.into(),
         Backend::Redlock => {
             lock_redlock::RedlockLocker::connect(urls.iter().map(String::as_str), options).await?.into()
         }
-        Backend::Etcd => lock_etcd::EtcdLocker::connect(&*joined, options).await?.into(),
-        Backend::Zk => lock_zk::ZkLocker::connect(&*joined, options).await?.into(),
+        Backend::Etcd => {
+            let mut target = lock_etcd::Target::new(urls)?;
+            if let Some(Login { user, password }) = login {
+                target = target.with_user(user, password);
+            }
+            lock_etcd::EtcdLocker::connect(target, options).await?.into()
+        }
+        Backend::Zk => {
+            let mut target = lock_zk::Target::new(&urls.join(","))?;
+            if let Some(Login { user, password }) = login {
+                target = target.with_digest(user, password);
+            }
+            lock_zk::ZkLocker::connect(target, options).await?.into()
+        }
     })
 }
 

@@ -1,5 +1,7 @@
 //! The report as one self-contained page.
 
+mod burdens;
+
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::{
@@ -10,6 +12,7 @@ use crate::{
     setup::Setup,
     stats::Quartiles,
     table::{self, time},
+    targets,
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -67,10 +70,12 @@ pub fn render(report: &Report) -> String {
                 (facts(report))
                 h2 { "In plain words" }
                 ul.reading { @for line in reading::of(report) { li { (line) } } }
+                (aims(report))
                 (ratios(report))
                 (curves(report))
                 (handovers(report))
-                (burdens(report))
+                (burdens::burdens(report))
+                (burdens::grown(report))
                 h2 { "All figures" }
                 p { "Medians of the rounds, with the quartiles of the ratios in small type." }
                 @for load in &report.loads { (figures(load)) }
@@ -171,7 +176,7 @@ fn curves(report: &Report) -> Markup {
     }
 }
 
-fn latencies(label: &'static str, lines: &[Line]) -> Axis {
+fn latencies<'a>(label: &'a str, lines: &[Line]) -> Axis<'a> {
     let values = lines.iter().flat_map(|line| line.points.iter().map(|point| point.1));
     Axis { label, ticks: plot::decades(values, time) }
 }
@@ -224,64 +229,17 @@ fn handovers(report: &Report) -> Markup {
     }
 }
 
-fn burdens(report: &Report) -> Markup {
-    let share = |part: f64| format!("{:.1} %", part * 100.0);
-    let rate = |requests: Option<f64>| requests.map_or_else(String::new, |requests| format!("{requests:.1}"));
-    let held = report.held.iter().map(|held| {
-        // That of one lock is lost among what the client takes anyway.
-        let memory = if held.locks < 1000 { String::new() } else { format!("{:.0} B", held.bytes) };
-        let (requests, cpu) = (rate(held.requests), share(held.cpu));
-        let (p50, p99) = (time(held.acquire.p50), time(held.acquire.p99));
-        [
-            held.setup.to_string(),
-            held.locks.to_string(),
-            memory,
-            requests,
-            cpu,
-            p50,
-            p99,
-            held.lost.to_string(),
-        ]
-    });
-    let idle = report.idle.iter().map(|idle| {
-        let memory = format!("{:.0} B", idle.bytes);
-        [idle.setup.to_string(), idle.waiters.to_string(), memory, rate(idle.requests), share(idle.cpu)]
-    });
-    let recoveries = report.recoveries.iter().map(|recovery| {
-        let ms = |ms: f64| format!("{ms:.0} ms");
-        let lease = ms(recovery.ttl_ms as f64);
-        [recovery.setup.to_string(), lease, ms(recovery.ms.median), ms(recovery.slowest_ms)]
-    });
-    let growth = report.growth.iter().map(|growth| {
-        let exponent = format!("{:.2}", growth.exponent);
-        [growth.setup.to_string(), growth.what.clone(), growth.sizes.clone(), exponent]
-    });
-    html! {
-        (section(
-            "Locks that are held",
-            "By one client in a process of its own, with leases of 10 s. It acquires and releases one more, always.",
-            ["servers", "held", "memory each", "requests/s for them", "CPU", "acquire p50", "p99", "lost"],
-            held,
-        ))
-        (section(
-            "Callers that wait",
-            "In one client in a process of its own, each for a key that another holds for good.",
-            ["servers", "waiters", "memory each", "requests/s", "CPU"],
-            idle,
-        ))
-        (section(
-            "After the death of a holder",
-            "The process that holds is killed; so long until the next in the queue has the key.",
-            ["servers", "lease", "median", "slowest"],
-            recoveries,
-        ))
-        (section(
-            "Growth with size",
-            "The exponent of the power law that fits best: 0 is flat, 1 is in proportion, 2 is with the square.",
-            ["servers", "what", "with", "exponent"],
-            growth,
-        ))
-    }
+fn aims(report: &Report) -> Markup {
+    let row = |target: targets::Target| {
+        let met = if target.is_met() { "✓" } else { "not reached" };
+        [target.setup.to_string(), target.what.clone(), target.aim(), target.figure(), met.to_owned()]
+    };
+    section(
+        "What is aimed at, and what was reached",
+        "Ratios are medians of the ratios within rounds; of several numbers of contenders the worst is shown.",
+        ["servers", "what", "aim", "reached", ""],
+        targets::of(report).into_iter().map(row),
+    )
 }
 
 /// A table under a heading, if there is anything in it.

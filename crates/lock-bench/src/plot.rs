@@ -24,17 +24,17 @@ pub struct Line {
 
 /// An axis with the numbers that stand at it.
 #[derive(Clone, Debug)]
-pub struct Axis {
+pub struct Axis<'a> {
     /// What is measured.
-    pub label: &'static str,
+    pub label: &'a str,
     /// Where a number stands, and how it is written.
     pub ticks: Vec<(f64, String)>,
 }
 
 /// Draws lines on two logarithmic axes, and tells below what each is called.
 #[must_use]
-pub fn lines(title: &str, across: &Axis, up: &Axis, lines: &[Line]) -> Markup {
-    let scale = |axis: &Axis, from: f64, to: f64| {
+pub fn lines(title: &str, across: &Axis<'_>, up: &Axis<'_>, lines: &[Line]) -> Markup {
+    let scale = |axis: &Axis<'_>, from: f64, to: f64| {
         let (low, high) = (axis.ticks[0].0.ln(), axis.ticks[axis.ticks.len() - 1].0.ln());
         move |value: f64| {
             let part = if high > low { (value.ln() - low) / (high - low) } else { 0.5 };

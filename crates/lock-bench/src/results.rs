@@ -45,6 +45,8 @@ pub struct Held {
     pub seconds: f64,
     /// The memory of the client for each.
     pub bytes: f64,
+    /// The tasks of the client.
+    pub tasks: usize,
     /// What the servers receive each second to keep them.
     pub requests: Option<f64>,
     /// Which part of a processor the client takes, one acquire after the other beside.
@@ -64,6 +66,8 @@ pub struct Idle {
     pub waiters: usize,
     /// The memory of the client for each.
     pub bytes: f64,
+    /// The tasks of the client; callers are some of them.
+    pub tasks: usize,
     /// What the servers receive each second, from the holder too.
     pub requests: Option<f64>,
     /// Which part of a processor the client takes.
@@ -92,6 +96,8 @@ pub struct Growth {
     pub what: String,
     /// With what it grows.
     pub sizes: String,
+    /// What was measured at each size.
+    pub points: Vec<(f64, f64)>,
     /// The exponent of the power law that fits best.
     pub exponent: f64,
 }
@@ -113,6 +119,8 @@ pub enum Case {
     Uncontended,
     /// 64 tasks with a key each
     Keys,
+    /// One task, while one of several Redis servers is frozen
+    Frozen,
     /// Tasks that all want one key
     Handover,
     /// Locks that one client holds
@@ -173,7 +181,8 @@ pub struct Row {
     pub curve: Vec<(f64, f64)>,
     /// From the call to release to the next guard.
     pub handover: Option<Latency>,
-    /// The median of a hand-over by that of an acquire and release of ours that nobody contends for.
+    /// The median of a hand-over by that of an acquire and release of ours that nobody contends for; while a server is
+    /// frozen, that of an acquire and release by the same with all servers.
     pub to_alone: Option<Quartiles>,
     /// How many times the turns of the contender that had fewest fit into those of the one that had most.
     pub spread: Option<f64>,
@@ -240,8 +249,8 @@ impl Series {
     }
 }
 
-/// Compares the subjects of one load with each other, and hand-overs with `alone`, what each round found for a key that
-/// nobody contends for. A subject that never got the lock has no row.
+/// Compares the subjects of one load with each other, and hand-overs, or pairs where there are none, with `alone`, what
+/// each round found for a key that nobody contends for. A subject that never got the lock has no row.
 #[must_use]
 pub fn compare(series: &[Series], alone: Option<&[f64]>) -> Vec<Row> {
     let rates_of = |role| series.iter().find(|one| one.role == role).map(Series::rates);
@@ -250,12 +259,13 @@ pub fn compare(series: &[Series], alone: Option<&[f64]>) -> Vec<Row> {
         let rates = one.rates();
         let pairs: u64 = one.samples.iter().map(|sample| sample.pairs).sum();
         let each = |total: f64| total / pairs as f64;
-        let handovers: Vec<_> = one
-            .samples
-            .iter()
-            .filter(|sample| !sample.handover.is_empty())
-            .map(|sample| sample.handover.value_at_quantile(0.5) as f64)
-            .collect();
+        let anybody_waited = one.samples.iter().any(|sample| !sample.handover.is_empty());
+        let median = |sample: &Sample| match (anybody_waited, &sample.handover) {
+            (true, handover) if handover.is_empty() => f64::NAN,
+            (true, handover) => handover.value_at_quantile(0.5) as f64,
+            (false, _) => sample.pair.value_at_quantile(0.5) as f64,
+        };
+        let compared: Vec<_> = one.samples.iter().map(median).collect();
         let mut shares = vec![0; one.samples.first()?.shares.len()];
         for sample in &one.samples {
             shares.iter_mut().zip(&sample.shares).for_each(|(sum, share)| *sum += share);
@@ -276,7 +286,7 @@ pub fn compare(series: &[Series], alone: Option<&[f64]>) -> Vec<Row> {
             pair: Latency::of(&all)?,
             curve: CURVE.map(|quantile| (quantile, all.value_at_quantile(quantile) as f64 / 1e3)).into(),
             handover: Latency::of(&one.merged(|sample| &sample.handover)),
-            to_alone: alone.and_then(|alone| Quartiles::of_ratios(&handovers, alone)),
+            to_alone: alone.and_then(|alone| Quartiles::of_ratios(&compared, alone)),
             spread: stats::spread(&shares).filter(|_| shares.len() > 1),
             requests: requests.map(|requests| each(requests as f64)),
             cpu_us: each(one.samples.iter().map(|sample| sample.cpu).sum::<f64>() * 1e6),

@@ -213,6 +213,31 @@ impl Servers {
     }
 }
 
+/// A server that answers nobody until this is dropped.
+#[derive(Debug)]
+pub struct Frozen<'a>(&'a Redis);
+
+impl Servers {
+    /// Freezes the last of several Redis servers.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn freeze_one(&self) -> Result<Frozen<'_>> {
+        let Self::Redis(servers) = self else { anyhow::bail!("only a Redis is ever frozen") };
+        let last = servers.last().context("there is at least one")?;
+        last.pause()?;
+        Ok(Frozen(last))
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // It fails if the server has ended, and then there is nothing to do.
+        let _ = self.0.resume();
+    }
+}
+
 fn led(mut urls: Vec<String>, leader: usize) -> Vec<String> {
     urls.swap(0, leader);
     urls

@@ -2,7 +2,10 @@
 
 use comfy_table::{Table, presets};
 
-use crate::results::{Case, Clients, Held, Idle, Latency, Load, Recovery, Report, Row};
+use crate::{
+    results::{Case, Clients, Growth, Held, Idle, Latency, Load, Recovery, Report, Row},
+    targets::{self, Target},
+};
 
 /// Returns all tables of `report`, one for each load.
 #[must_use]
@@ -11,20 +14,20 @@ pub fn render(report: &Report) -> String {
     for load in &report.loads {
         text.push_str(&format!("\n{}\n{}\n", title(load), table(load)));
     }
-    for Held { setup, locks, bytes, requests, cpu, acquire, lost, .. } in &report.held {
+    for Held { setup, locks, bytes, tasks, requests, cpu, acquire, lost, .. } in &report.held {
         let requests = requests.unwrap_or_default();
         text.push_str(&format!(
-            "\n{setup}: {locks} held: {bytes:.0} B each, {requests:.1} requests/s, {:.1} % CPU, one more acquired in \
-            {} (p99 {}), {lost} lost",
+            "\n{setup}: {locks} held: {bytes:.0} B each, {tasks} tasks, {requests:.1} requests/s, {:.1} % CPU, one more \
+            acquired in {} (p99 {}), {lost} lost",
             cpu * 100.0,
             time(acquire.p50),
             time(acquire.p99)
         ));
     }
-    for Idle { setup, waiters, bytes, requests, cpu } in &report.idle {
+    for Idle { setup, waiters, bytes, tasks, requests, cpu } in &report.idle {
         let requests = requests.unwrap_or_default();
         text.push_str(&format!(
-            "\n{setup}: {waiters} wait: {bytes:.0} B each, {requests:.1} requests/s, {:.1} % CPU",
+            "\n{setup}: {waiters} wait: {bytes:.0} B each, {tasks} tasks, {requests:.1} requests/s, {:.1} % CPU",
             cpu * 100.0
         ));
     }
@@ -35,14 +38,29 @@ pub fn render(report: &Report) -> String {
             ms.median
         ));
     }
-    for growth in &report.growth {
-        let crate::results::Growth { setup, what, sizes, exponent } = growth;
+    for Growth { setup, what, sizes, exponent, .. } in &report.growth {
         text.push_str(&format!("\n{setup}: {what} grows with {sizes} as the power {exponent:.2}"));
     }
     for absent in &report.absent {
         text.push_str(&format!("\nnot measured: {}: {}", absent.name, absent.reason));
     }
+    let targets = targets::of(report);
+    if !targets.is_empty() {
+        text.push_str(&format!("\n\nWhat is aimed at, and what was reached\n{}\n", aims(&targets)));
+    }
     text
+}
+
+fn aims(targets: &[Target]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["", "what", "aim", "reached", ""]);
+    for target in targets {
+        let met = if target.is_met() { "✓" } else { "" };
+        let (setup, aim, figure) = (target.setup.to_string(), target.aim(), target.figure());
+        table.add_row([&*setup, &target.what, &aim, &figure, met]);
+    }
+    table
 }
 
 /// Says which load it is.
@@ -57,6 +75,7 @@ pub fn title(load: &Load) -> String {
     match load.case {
         Case::Uncontended => format!("{setup}: one task, a key that nobody else wants"),
         Case::Keys => format!("{setup}: {tasks} tasks with a key each, one client"),
+        Case::Frozen => format!("{setup}: one task, one server frozen"),
         _ if *tasks == 1 => format!("{setup}: one task alone, {of}, hold {hold_ms} ms"),
         _ => format!("{setup}: {tasks} contenders for one key, {of}, hold {hold_ms} ms"),
     }

@@ -6,13 +6,13 @@ use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Runtime;
 
-use super::{Finding, Given, advice::Needs, check, drive::Drive, measure, render};
+use super::{Finding, Given, advice::Needs, check, drive::Drive, login::Login, measure, render};
 use crate::setup::Backend;
 
 /// Servers, a load, its bounds, and what only a person can know.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// One Redis
+    /// One Redis; a user and password stand in the address, here and below: redis://user:password@host:port
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
     /// Redis servers that share nothing, separated by commas: an odd number, at least three
@@ -57,7 +57,7 @@ pub struct Args {
 }
 
 impl Args {
-    fn given(&self) -> Vec<Given> {
+    fn given(&self) -> Result<Vec<Given>> {
         let redis: Vec<_> = self.redis.iter().cloned().collect();
         let all = [
             (Backend::Setnx, &redis),
@@ -66,7 +66,15 @@ impl Args {
             (Backend::Zk, &self.zk),
         ];
         let given = all.into_iter().filter(|(_, urls)| !urls.is_empty());
-        given.map(|(backend, urls)| Given { backend, urls: urls.clone() }).collect()
+        let given = given.map(|(backend, urls)| {
+            if matches!(backend, Backend::Setnx | Backend::Redlock) {
+                return Ok(Given { backend, urls: urls.clone(), login: None });
+            }
+            let apart = urls.iter().map(|url| Login::take_out(url)).collect::<Result<Vec<_>>>()?;
+            let (urls, logins): (_, Vec<_>) = apart.into_iter().unzip();
+            Ok(Given { backend, urls, login: logins.into_iter().flatten().next() })
+        });
+        given.collect()
     }
 
     /// Drives, and prints what was found and what to take.
@@ -75,7 +83,7 @@ impl Args {
     ///
     /// The load cannot be, or servers failed under it.
     pub fn run(&self) -> Result<()> {
-        let given = self.given();
+        let given = self.given()?;
         ensure!(
             self.one_process || !given.is_empty(),
             "name your servers: --redis, --redlock, --etcd, --zk; `cargo xtask cluster up` starts some to play with"

@@ -3,12 +3,13 @@
 use std::{fmt, time::Duration};
 
 use anyhow::{Context, Result};
-use etcd_client::DeleteOptions;
+use etcd_client::{ConnectOptions, DeleteOptions};
 use futures_util::future::BoxFuture;
 use redis::cmd;
 use tokio::time::{sleep, timeout};
 use zookeeper_client::Error as ZkError;
 
+use super::login::Login;
 use crate::setup::Backend;
 
 /// How long a server may take to tell.
@@ -47,8 +48,8 @@ impl fmt::Display for Remains {
 }
 
 /// Removes all that `prefix` names on the servers, and looks whether it is gone.
-pub async fn remove(backend: Backend, urls: &[String], prefix: &str) -> Remains {
-    let removed = timeout(PATIENCE, removed(backend, urls, prefix)).await;
+pub async fn remove(backend: Backend, urls: &[String], login: Option<&Login>, prefix: &str) -> Remains {
+    let removed = timeout(PATIENCE, removed(backend, urls, login, prefix)).await;
     match removed.context("no answer within 10 s").and_then(|removed| removed) {
         Ok(count) => Remains::Nothing(count),
         Err(error) => Remains::Unknown { prefix: prefix.to_owned(), reason: format!("{error:#}") },
@@ -56,7 +57,7 @@ pub async fn remove(backend: Backend, urls: &[String], prefix: &str) -> Remains 
 }
 
 /// Goes on until a list is empty: a request that was under way may still arrive.
-async fn removed(backend: Backend, urls: &[String], prefix: &str) -> Result<usize> {
+async fn removed(backend: Backend, urls: &[String], login: Option<&Login>, prefix: &str) -> Result<usize> {
     let mut sum = 0;
     loop {
         let count = match backend {
@@ -69,8 +70,8 @@ async fn removed(backend: Backend, urls: &[String], prefix: &str) -> Result<usiz
                 }
                 count
             }
-            Backend::Etcd => from_etcd(urls, prefix).await?,
-            Backend::Zk => from_zookeeper(urls, prefix).await?,
+            Backend::Etcd => from_etcd(urls, login, prefix).await?,
+            Backend::Zk => from_zookeeper(urls, login, prefix).await?,
         };
         sum += count;
         if count == 0 {
@@ -102,14 +103,19 @@ async fn from_redis(url: &str, prefix: &str) -> Result<usize> {
     }
 }
 
-async fn from_etcd(urls: &[String], prefix: &str) -> Result<usize> {
-    let mut client = etcd_client::Client::connect(urls, None).await?;
+async fn from_etcd(urls: &[String], login: Option<&Login>, prefix: &str) -> Result<usize> {
+    let user = |login: &Login| ConnectOptions::new().with_user(&*login.user, &*login.password);
+    let mut client = etcd_client::Client::connect(urls, login.map(user)).await?;
     let answer = client.delete(prefix, Some(DeleteOptions::new().with_prefix())).await?;
     Ok(usize::try_from(answer.deleted())?)
 }
 
-async fn from_zookeeper(urls: &[String], prefix: &str) -> Result<usize> {
-    let client = zookeeper_client::Client::connect(&urls.join(",")).await?;
+async fn from_zookeeper(urls: &[String], login: Option<&Login>, prefix: &str) -> Result<usize> {
+    let mut connector = zookeeper_client::Client::connector();
+    if let Some(Login { user, password }) = login {
+        connector = connector.with_auth("digest", format!("{user}:{password}").as_bytes());
+    }
+    let client = connector.connect(&urls.join(",")).await?;
     delete_below(&client, format!("/{prefix}")).await
 }
 

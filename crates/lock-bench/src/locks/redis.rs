@@ -9,10 +9,12 @@ use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use lock_redlock::RedlockLocker;
 use lock_setnx::{Options, SetnxLocker};
-use redis::{Client, Script, aio::MultiplexedConnection, cmd};
+use redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo as _, Script, aio::MultiplexedConnection, cmd,
+};
 use rslock::LockManager;
 
-use super::{Ours, TTL};
+use super::{Ours, TTL, raw};
 use crate::lock::{Lock, Role, Subject};
 
 /// Deletes a key if it has this value: what every lock on Redis releases by.
@@ -32,6 +34,7 @@ pub(super) fn on_one(url: &str) -> Vec<Subject> {
     vec![
         floor("SET NX, compare and delete", &all),
         Subject::new("lock-setnx", Role::Ours, ours),
+        raw::on_one(&all[0]),
         peer("rslock", all),
     ]
 }
@@ -48,6 +51,7 @@ pub(super) fn on_several(urls: &[String]) -> Vec<Subject> {
     vec![
         floor("SET NX, compare and delete on all", urls),
         Subject::new("lock-redlock", Role::Ours, ours),
+        raw::on_several(urls),
         peer("rslock", urls.to_vec()),
     ]
 }
@@ -67,6 +71,20 @@ fn peer(name: &'static str, urls: Vec<String>) -> Subject {
     })
 }
 
+/// Opens connections like those of our locks: requests are not held back to be sent together, and tasks need not wait
+/// for each other.
+pub(super) async fn connect(urls: &[String]) -> Result<Vec<MultiplexedConnection>> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(1024);
+    let mut connections = Vec::with_capacity(urls.len());
+    for url in urls {
+        let info = url.as_str().into_connection_info()?;
+        let settings = info.tcp_settings().clone().set_nodelay(true);
+        let client = Client::open(info.set_tcp_settings(settings))?;
+        connections.push(client.get_multiplexed_async_connection_with_config(&config).await?);
+    }
+    Ok(connections)
+}
+
 /// What a lock on Redis sends at least: one request to acquire, and one to release.
 struct Floor {
     connections: Vec<MultiplexedConnection>,
@@ -76,12 +94,9 @@ struct Floor {
 
 impl Floor {
     async fn connect(urls: &[String]) -> Result<Self> {
-        let (mut connections, mut delete) = (Vec::new(), String::new());
-        for url in urls {
-            let client = Client::open(url.as_str())?;
-            let mut connection = client.get_multiplexed_async_connection().await?;
+        let (connections, mut delete) = (connect(urls).await?, String::new());
+        for mut connection in connections.iter().cloned() {
             delete = Script::new(COMPARE_AND_DELETE).prepare_invoke().load_async(&mut connection).await?;
-            connections.push(connection);
         }
         Ok(Self { connections, delete, owners: AtomicU64::new(rand::random()) })
     }

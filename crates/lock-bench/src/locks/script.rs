@@ -29,11 +29,7 @@ pub fn peers(setup: Setup, urls: &[String]) -> (Vec<Subject>, Vec<Absent>) {
     let found = match setup {
         Setup::Local | Setup::Redlock => Vec::new(),
         Setup::Setnx => vec![python("redis-py", "redis", "redis_py.py", urls)],
-        Setup::Etcd | Setup::Etcd3 => vec![Err(Absent {
-            name: "etcd's Go concurrency.Mutex".to_owned(),
-            reason: "there is no program for it here yet; Debian has the library as golang-etcd-server-dev"
-                .to_owned(),
-        })],
+        Setup::Etcd | Setup::Etcd3 => vec![go_mutex(urls)],
         Setup::Zk | Setup::Zk3 => vec![python("kazoo", "kazoo", "kazoo_lock.py", urls), curator(urls)],
     };
     let (mut subjects, mut absent) = (Vec::new(), Vec::new());
@@ -84,6 +80,16 @@ fn python(name: &'static str, module: &str, file: &str, urls: &[String]) -> Resu
     })?;
     let words = vec![python, home().join(file).display().to_string()];
     Ok(Script { name, words, urls: urls.to_vec(), reads_words: false })
+}
+
+fn go_mutex(urls: &[String]) -> Result<Script, Absent> {
+    let (name, program) = ("etcd's Go Mutex", fetched().join("etcd_mutex"));
+    if !program.exists() {
+        let reason = "its program is not built: `cargo xtask bench --peers` does that where Go and its etcd library \
+                      are installed, Debian's golang-go and golang-etcd-server-dev";
+        return Err(Absent { name: name.to_owned(), reason: reason.to_owned() });
+    }
+    Ok(Script { name, words: vec![program.display().to_string()], urls: urls.to_vec(), reads_words: false })
 }
 
 fn curator(urls: &[String]) -> Result<Script, Absent> {
