@@ -70,12 +70,12 @@ pub fn render(report: &Report) -> String {
                 (facts(report))
                 h2 { "In plain words" }
                 ul.reading { @for line in reading::of(report) { li { (line) } } }
-                (aims(report))
                 (ratios(report))
                 (curves(report))
                 (handovers(report))
                 (burdens::burdens(report))
                 (burdens::grown(report))
+                (aims(report))
                 h2 { "All figures" }
                 p { "Medians of the rounds, with the quartiles of the ratios in small type." }
                 @for load in &report.loads { (figures(load)) }
@@ -230,16 +230,22 @@ fn handovers(report: &Report) -> Markup {
 }
 
 fn aims(report: &Report) -> Markup {
-    let row = |target: targets::Target| {
-        let met = if target.is_met() { "✓" } else { "not reached" };
-        [target.setup.to_string(), target.what.clone(), target.aim(), target.figure(), met.to_owned()]
-    };
-    section(
-        "What is aimed at, and what was reached",
-        "Ratios are medians of the ratios within rounds; of several numbers of contenders the worst is shown.",
-        ["servers", "what", "aim", "reached", ""],
-        targets::of(report).into_iter().map(row),
-    )
+    let targets = targets::of(report);
+    html! {
+        @if !targets.is_empty() {
+            h2 { "What is aimed at, and what was reached" }
+            p {
+                "Ratios are medians of the ratios within rounds; of several numbers of contenders the worst is shown."
+            }
+            div.paper { table {
+                thead { tr { th { "servers" } th.what { "what" } th { "aim" } th { "reached" } th {} } }
+                tbody { @for target in &targets { tr.missed[!target.is_met()] {
+                    td { (target.setup) } td.what { (target.what) } td { (target.aim()) } td { (target.figure()) }
+                    td { @if target.is_met() { "✓" } @else { "not reached" } }
+                } } }
+            } }
+        }
+    }
 }
 
 /// A table under a heading, if there is anything in it.

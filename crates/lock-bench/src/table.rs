@@ -17,8 +17,8 @@ pub fn render(report: &Report) -> String {
     for Held { setup, locks, bytes, tasks, requests, cpu, acquire, lost, .. } in &report.held {
         let requests = requests.unwrap_or_default();
         text.push_str(&format!(
-            "\n{setup}: {locks} held: {bytes:.0} B each, {tasks} tasks, {requests:.1} requests/s, {:.1} % CPU, one more \
-            acquired in {} (p99 {}), {lost} lost",
+            "\n{setup}: {locks} held: {bytes:.0} B each, {tasks} tasks, {requests:.1} requests/s, {:.1} % CPU, one \
+            more acquired in {} (p99 {}), {lost} lost",
             cpu * 100.0,
             time(acquire.p50),
             time(acquire.p99)

@@ -78,7 +78,8 @@ fn of_setup(report: &Report, setup: Setup) -> Vec<Target> {
         targets.extend(alone(load));
     }
     if setup == Setup::Local {
-        for load in report.loads.iter().filter(|load| load.setup == setup && load.case == Case::Handover) {
+        let contended = |load: &&Load| load.case == Case::Handover && load.tasks > 1;
+        for load in report.loads.iter().filter(|load| load.setup == setup).filter(contended) {
             targets.extend(peer_of(load, &["lockable", "keyed-lock"]).map(|(name, ratio)| {
                 target(load, format!("{}, by {name}", tasks(load)), Bound::AtLeast(2.2), ratio)
             }));

@@ -15,8 +15,8 @@ pub struct Login {
 }
 
 impl Login {
-    /// Takes it out of `address`, in which it stands as `user:password@`, percent-encoded, behind the scheme if there is
-    /// one.
+    /// Takes it out of `address`, in which it stands as `user:password@`, percent-encoded, behind the scheme if there
+    /// is one.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The requests of our locks on Redis, sent by nothing but the client library.
 //!
-//! What these take beyond the floor is what the scripts do on the servers: tokens, and a memory of votes. What ours takes
-//! beyond these is its own.
+//! What these take beyond the floor is what the scripts do on the servers: tokens, and a memory of votes. What ours
+//! takes beyond these is its own.
 
 use std::{
     fmt::Write as _,

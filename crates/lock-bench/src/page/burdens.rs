@@ -96,8 +96,8 @@ pub(super) fn grown(report: &Report) -> Markup {
         @if !report.growth.is_empty() {
             h2 { "Growth with size" }
             p {
-                "Both axes are logarithmic, so that a power law is a straight line. Its power is fitted: 0 is flat, 1 is \
-                 in proportion, 2 is with the square. Dashes are clusters of three."
+                "Both axes are logarithmic, so that a power law is a straight line. Its power is fitted: 0 is flat, 1 \
+                 is in proportion, 2 is with the square. Dashes are clusters of three."
             }
             div.plots { @for what in &growth::WHAT { @if let Some(plot) = plot(what) { (plot) } } }
         }
