@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Measure this case alone; may be given more than once
     #[arg(long, value_name = "NAME")]
     case: Vec<Case>,
-    /// Take less than five minutes, where all takes up to thirty
+    /// Take about five minutes, where all takes several times as long
     #[arg(long)]
     quick: bool,
     /// Write all figures to this file

@@ -42,7 +42,7 @@ struct Run {
     /// Measure this case; may be given more than once
     #[arg(long)]
     case: Vec<Case>,
-    /// Take less than five minutes
+    /// Take about five minutes
     #[arg(long)]
     quick: bool,
     /// Write all figures to this file
@@ -78,7 +78,7 @@ impl Run {
         } else {
             self.contenders.clone()
         };
-        let rounds = self.rounds.unwrap_or(if quick { 3 } else { 5 });
+        let rounds = self.rounds.unwrap_or(if quick { 2 } else { 5 });
         let slice = self.slice.map(ms);
         Plan {
             setups: backends.iter().flat_map(|backend| backend.setups()).copied().collect(),
@@ -94,8 +94,8 @@ impl Run {
                 vec![Clients::Each, Clients::Shared, Clients::Processes]
             },
             holds: if quick { vec![Duration::ZERO] } else { vec![Duration::ZERO, ms(5)] },
-            held: if quick { vec![1, 1000] } else { vec![1, 1000, 100_000] },
-            idle: if quick { vec![1000] } else { vec![100, 1000, 10_000] },
+            held: if quick { vec![1000] } else { vec![1, 1000, 100_000] },
+            idle: if quick { vec![200] } else { vec![100, 1000, 10_000] },
             kills: if quick { 1 } else { 5 },
         }
     }
