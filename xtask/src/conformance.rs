@@ -110,12 +110,17 @@ fn build(backends: &[&Package], alone: bool) -> Result<Vec<Program>> {
     }
     let mut built = programs::build(words)?;
     let program = |backend: &&Package| {
-        let index = built.iter().position(|program| program.manifest == backend.manifest_path);
+        let index = built.iter().position(|program| is_suite_of(backend, program));
         index
             .map(|index| built.swap_remove(index))
             .with_context(|| format!("cargo built nothing of {}", backend.name))
     };
     backends.iter().map(program).collect()
+}
+
+/// Returns whether it is the suite: with tests, cargo builds the commands of their package too, in no order.
+fn is_suite_of(backend: &Package, program: &Program) -> bool {
+    program.manifest == backend.manifest_path && program.name == TEST
 }
 
 /// The packages that run the suite: all, or those named.
@@ -138,8 +143,11 @@ fn choose<'a>(packages: &'a [Package], named: &[String]) -> Result<Vec<&'a Packa
 
 #[cfg(test)]
 mod tests {
-    use super::choose;
-    use crate::workspace::{Package, tests::package};
+    use super::{choose, is_suite_of};
+    use crate::{
+        programs::Program,
+        workspace::{Package, tests::package},
+    };
 
     fn workspace() -> Vec<Package> {
         [("lock-core", "keys"), ("lock-local", "conformance"), ("lock-setnx", "conformance")]
@@ -150,6 +158,18 @@ mod tests {
     fn chosen(named: &[&str]) -> Vec<String> {
         let named: Vec<_> = named.iter().map(|name| (*name).to_owned()).collect();
         choose(&workspace(), &named).unwrap().iter().map(|package| package.name.clone()).collect()
+    }
+
+    #[test]
+    fn a_command_of_the_same_package_is_not_its_suite() {
+        let backend = package("lock-sharded", &["conformance"], true);
+        let built = |name: &str| Program {
+            name: name.to_owned(),
+            path: format!("/t/{name}-1").into(),
+            manifest: backend.manifest_path.clone(),
+        };
+        assert!(is_suite_of(&backend, &built("conformance")));
+        assert!(!is_suite_of(&backend, &built("lock-shards")));
     }
 
     #[test]

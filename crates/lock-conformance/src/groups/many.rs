@@ -13,7 +13,7 @@ use crate::{
 const KEYS: usize = 1_000;
 
 /// How many requests are under way at once.
-const AT_ONCE: usize = 50;
+const AT_ONCE: usize = 12;
 
 properties! {
     one_locker_holds_a_thousand_keys,
