@@ -25,7 +25,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(3, "holder's runtime starved", ALL, starved).overlapping().quick(&[Local, Setnx, Redlock]),
     Row::new(10, "no quorum for three leases", &[Redlock, Backend::Etcd, Backend::Zk], no_quorum)
         .quick(&[Redlock, Backend::Etcd]),
-    Row::new(22, "server stopped past the lease", REMOTE, frozen).quick(&[Setnx]),
+    Row::new(22, "server stopped past the lease", REMOTE, frozen),
     Row::new(58, "late write between the next holder's read and its write", REMOTE, late_write).overlapping(),
 ];
 

@@ -115,7 +115,7 @@ pub async fn a_renewal_creates_no_key(fx: &impl Fixture) {
 
 /// Once a release has returned, at whatever moment between two renewals, no renewal comes after it.
 pub async fn nothing_is_renewed_after_a_release(fx: &impl Fixture) {
-    let options = leases_of(Duration::from_secs(3)).with_renew_every(2 * LOOK);
+    let options = leases_of(Duration::from_secs(9)).with_renew_every(2 * LOOK);
     let (locker, mut keys) = (client_with(fx, &options).await, Vec::new());
     for _ in 0..20 {
         keys.push(fresh_key());
