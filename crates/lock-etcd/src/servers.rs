@@ -22,6 +22,10 @@ use crate::{
 
 const LONGEST_RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// More than the five seconds that etcd wants between pings of a client to whom it sends nothing else. It hangs up at
+/// the third that comes sooner.
+const LEAST_PING_INTERVAL: Duration = Duration::from_secs(6);
+
 /// The endpoints of the cluster. One client over all of them would go on choosing dead ones (its balancer does).
 pub(crate) struct Servers {
     endpoints: Vec<Arc<str>>,
@@ -86,11 +90,10 @@ impl<T> Reply<T> {
 impl Servers {
     pub(crate) fn new(target: Target, timing: &LeaseTiming, runtime: &Handle) -> Self {
         let request_timeout = timing.request_timeout();
-        // The beats of a session keep a live connection busy; a ping is sent only where they stopped coming back, since
-        // etcd hangs up on those who ping much.
+        // The beats of a session keep a live connection busy; a ping is sent only where they stopped coming back.
         let options = target
             .client
-            .with_keep_alive(timing.renew_every(), request_timeout)
+            .with_keep_alive(timing.renew_every().max(LEAST_PING_INTERVAL), request_timeout)
             .with_keep_alive_while_idle(false)
             .with_connect_timeout(request_timeout / 2)
             .with_require_leader(true)

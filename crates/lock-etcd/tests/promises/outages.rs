@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use anyhow::{Context, Result, ensure};
-use lock_etcd::EtcdLocker;
+use lock_etcd::{EtcdLocker, Options};
 use test_cluster::{
     Behaviour::{Delay, Pass, Stall},
     Direction::{ToClient, ToServer},
@@ -187,4 +187,23 @@ async fn a_caller_that_is_never_polled_again_holds_up_nobody() -> Result<()> {
     proxy.set(ToServer, Pass);
     until("a lock of another", || async { Ok(locks.lock("c").await?.release().await?) }).await;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_waits_for_its_leader_is_not_pinged_until_it_hangs_up() -> Result<()> {
+    let slow_to_elect = Etcd::builder().flag("--election-timeout=3000").proxied_peers();
+    let cluster = slow_to_elect.start_cluster(3)?;
+    let (leader, follower) = (cluster.leader()?, cluster.follower()?);
+    let proxy = Proxy::start(cluster[follower].address())?;
+    let often = Options::default().with_ttl(LONG).with_renew_every(Duration::from_millis(20));
+    let guard = EtcdLocker::connect(proxy.address().to_string(), often).await?.lock("a").await?;
+    let before = proxy.connections();
+    let link = cluster.peer_proxy(leader).context("peers speak through proxies")?;
+    link.set(ToServer, Delay(Duration::from_millis(300)));
+    link.set(ToClient, Delay(Duration::from_millis(300)));
+    for _ in 0..5 {
+        guard.verify().await?;
+    }
+    assert_eq!(proxy.connections(), before, "the server hung up");
+    Ok(guard.release().await?)
 }
