@@ -20,7 +20,7 @@ pub(crate) fn list(cells: &[Cell]) -> String {
     for cell in cells {
         let limit = match cell.expected {
             Expected::Holds => String::new(),
-            Expected::Limit(_, why) => format!("  (limit: {why})"),
+            Expected::Limit(_, why) | Expected::UntilRepaired(_, why) => format!("  (limit: {why})"),
         };
         let quick = if cell.quick { "  quick" } else { "" };
         let Cell { row, group, name, backend, .. } = cell;

@@ -101,18 +101,18 @@ fn once(lane: &mut Lane, store: &Store, cell: &Cell, seed: u64) -> Result<Outcom
     let (events, log) = lab.evidence()?;
     let report = checker::check(&lab.rules, &events, &log);
     let error = ended.err().map(|error| format!("{error:#}"));
-    let verdict = judge(cell.expected, &report, error.is_some());
+    let verdict = judge(servers.allow(cell.expected), &report, error.is_some());
     Ok(Outcome { cell: *cell, verdict, report, events, log, error, took: started.elapsed(), repeated: false })
 }
 
 /// What a machine that was too busy may spoil: these findings say nothing then.
 const TIMED: [Invariant; 4] = [Invariant::Progress, Invariant::Loss, Invariant::Leaks, Invariant::Errors];
 
-fn judge(expected: Expected, report: &Report, has_failed: bool) -> Verdict {
+pub(crate) fn judge(expected: Expected, report: &Report, has_failed: bool) -> Verdict {
     let found = |invariant| report.findings.iter().any(|finding| finding.invariant == invariant);
     let may_break = |invariant: &Invariant| match expected {
         Expected::Holds => false,
-        Expected::Limit(broken, _) => broken.contains(invariant),
+        Expected::Limit(broken, _) | Expected::UntilRepaired(broken, _) => broken.contains(invariant),
     };
     let is_invalid = found(Invariant::Valid);
     let broken = Invariant::ALL.into_iter().filter(|invariant| {
@@ -130,8 +130,13 @@ fn judge(expected: Expected, report: &Report, has_failed: bool) -> Verdict {
     match expected {
         Expected::Holds => Verdict::Green,
         // The cell must show it.
-        Expected::Limit(limits, _) if limits.iter().any(|limit| found(*limit)) => Verdict::Limit,
+        Expected::Limit(limits, _) | Expected::UntilRepaired(limits, _)
+            if limits.iter().any(|limit| found(*limit)) =>
+        {
+            Verdict::Limit
+        }
         Expected::Limit(..) => Verdict::Invalid,
+        Expected::UntilRepaired(..) => Verdict::Green,
     }
 }
 
@@ -231,7 +236,7 @@ fn in_order_of_servers(cells: &[Cell]) -> Vec<Vec<usize>> {
 mod tests {
     use super::{Verdict, judge};
     use crate::{
-        cells::Expected,
+        cells::{Expected, OLD_ETCD},
         checker::{Finding, Report},
         event::Invariant,
     };
@@ -259,5 +264,8 @@ mod tests {
         assert_eq!(verdict(LIMIT, &[Invariant::Belief], false), Verdict::Limit);
         assert_eq!(verdict(LIMIT, &[Invariant::Belief, Invariant::Fencing], false), Verdict::Violation);
         assert_eq!(verdict(LIMIT, &[], false), Verdict::Invalid, "the limit was not shown");
+        assert_eq!(verdict(OLD_ETCD, &[Invariant::Belief], false), Verdict::Limit);
+        assert_eq!(verdict(OLD_ETCD, &[Invariant::Fencing], false), Verdict::Violation);
+        assert_eq!(verdict(OLD_ETCD, &[], false), Verdict::Green, "it does not show in each run");
     }
 }

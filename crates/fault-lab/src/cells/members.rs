@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use test_cluster::{Behaviour, Direction, Etcd, ZooKeeper, ZooKeeperCluster, eventually};
 
-use super::{E, EZ, Etcd as OnEtcd, Row, Z, Zk, pauses::lost_within_the_lease};
+use super::{E, EZ, Etcd as OnEtcd, OLD_ETCD, Row, Z, Zk, pauses::lost_within_the_lease};
 use crate::{
     agent::Command,
     event::{How, Invariant},
@@ -15,11 +15,10 @@ use crate::{
 
 pub(super) const ROWS: &[Row] = &[
     Row::new(12, "leader cut off from the other servers", EZ, leader_cut_off).boot(Boot::Isolable),
-    Row::new(21, "the leader's disk stuck", EZ, slow_leader).boot(Boot::Isolable).overlapping().limits(&[(
-        OnEtcd,
-        &[Invariant::Belief],
-        "before 3.4.42 and 3.5.28, a leader whose disk is stuck goes on renewing leases that the next one has ended",
-    )]),
+    Row::new(21, "the leader's disk stuck", EZ, slow_leader)
+        .boot(Boot::Isolable)
+        .overlapping()
+        .on_etcd(OLD_ETCD),
     Row::new(45, "servers that keep leases for less time", E, impatient_leader).boot(Boot::Own),
     Row::new(45, "servers that keep leases for less time", Z, impatient_servers)
         .boot(Boot::Own)
