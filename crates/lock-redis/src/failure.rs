@@ -74,6 +74,12 @@ fn classified(error: RedisError) -> (Error, Effect) {
         (Redis::Server(Server::ClusterDown | Server::TryAgain | Server::MasterDown), _) => {
             (Unavailable, Nothing, "the cluster is not ready")
         }
+        (Redis::Server(Server::Moved | Server::Ask), _) => (
+            UnsafeConfig,
+            Nothing,
+            "the server is a node of a Redis Cluster, and another node has this key; connect to the whole cluster \
+             (lock-setnx can, with its feature `cluster`), or to a server that has all keys",
+        ),
         (Redis::Server(Server::CrossSlot), _) => {
             (Unexpected, Nothing, "the cluster says that a lock and its counter are on different nodes")
         }
@@ -149,6 +155,7 @@ mod tests {
             ((Redis::Server(Server::ReadOnly), "…").into(), ErrorKind::Unavailable, true),
             ((Redis::Server(Server::BusyLoading), "…").into(), ErrorKind::Unavailable, true),
             ((Redis::Server(Server::ClusterDown), "…").into(), ErrorKind::Unavailable, true),
+            ((Redis::Server(Server::Moved), "…").into(), ErrorKind::UnsafeConfig, true),
             ((Redis::Server(Server::CrossSlot), "…").into(), ErrorKind::Unexpected, true),
             ((Redis::Server(Server::ResponseError), "…").into(), ErrorKind::Unexpected, false),
             ((Redis::Parse, "…").into(), ErrorKind::Unexpected, false),

@@ -247,17 +247,14 @@ impl<'a> Lab<'a> {
         self.history.note(What::Expected { invariant, holds, text: text.into() });
     }
 
-    /// Expects that nothing is left of any lock of this cell within `bound`.
-    pub(crate) fn expect_nothing_left(&self, bound: Duration, text: &str) -> Result<()> {
-        let clean = eventually("nothing to be left", bound, || {
-            let left = self.servers.leftovers(&self.prefix)?;
-            ensure!(left.is_empty(), "there is {}", left.join(", "));
-            Ok(())
-        });
+    /// Expects that `probe` soon finds nothing that was leaked. Killed agents leave what only the end of their leases
+    /// clears.
+    fn expect_clean(&self, text: &str, probe: impl FnMut() -> Result<()>) {
+        let bound = self.ttl * 2 + Duration::from_secs(2);
+        let clean = eventually("nothing to be left", bound, probe);
         let holds = clean.is_ok();
         let seen = clean.err().map(|error| format!(": {error:#}")).unwrap_or_default();
         self.expect(Invariant::Leaks, holds, format!("{text}{seen}"));
-        Ok(())
     }
 
     /// Some time between one and two times `least`, by the dice of the seed: faults of one cell come at other phases of
@@ -308,8 +305,16 @@ impl<'a> Lab<'a> {
             self.expect_no_growth(load);
         }
         self.last_word(&agents, special())?;
-        // Killed agents leave what only the end of their leases clears.
-        self.expect_nothing_left(self.ttl * 2 + Duration::from_secs(2), "nothing is left on the servers")?;
+        self.expect_clean("nothing is left on the servers", || {
+            let left = self.servers.leftovers(&self.prefix)?;
+            ensure!(left.is_empty(), "there is {}", left.join(", "));
+            Ok(())
+        });
+        self.expect_clean("no session is left on the servers", || {
+            let left = self.servers.sessions()?;
+            ensure!(left == 0, "there are {left}");
+            Ok(())
+        });
         agents.iter().for_each(|agent| agent.process.close_input());
         Ok(())
     }
@@ -368,7 +373,7 @@ impl<'a> Lab<'a> {
             let released = last.release(LOCK)?;
             self.expect(Invariant::Progress, released.is_ok(), format!("and releases it: {released:?}"));
         }
-        for agent in agents.iter().filter(|agent| !agent.process.has_ended()) {
+        for agent in agents.iter().chain([&last]).filter(|agent| !agent.process.has_ended()) {
             agent.order(Command::Close)?.wait().context("a locker that closes")?.ok();
         }
         Ok(())

@@ -251,6 +251,15 @@ impl Servers {
         }
     }
 
+    /// Counts the leases or sessions that the servers keep for clients.
+    pub(crate) fn sessions(&self) -> Result<usize> {
+        match &self.kind {
+            Kind::None | Kind::Redis(_) => Ok(0),
+            Kind::Etcd(cluster) => super::trees::etcd_leases(cluster),
+            Kind::Zk(ensemble) => super::trees::zk_sessions(ensemble),
+        }
+    }
+
     /// Brings all servers back that a cell left stopped or killed, and fails if they do not serve.
     pub(crate) fn mend(&self) -> Result<()> {
         for shim in &self.shims {

@@ -65,6 +65,19 @@ pub(super) fn zk_leftovers(ensemble: &ZooKeeperCluster, prefix: &str) -> Result<
     Ok(nodes.map(str::to_owned).collect())
 }
 
+/// The leases that are kept.
+pub(super) fn etcd_leases(cluster: &EtcdCluster) -> Result<usize> {
+    let told = cluster[cluster.leader()?].call("/v3/lease/leases", "{}")?;
+    Ok(told.matches("\"ID\"").count())
+}
+
+/// The sessions that are kept.
+pub(super) fn zk_sessions(ensemble: &ZooKeeperCluster) -> Result<usize> {
+    let told = ensemble.node(ensemble.leader()?).ask("mntr")?;
+    let count = told.lines().find_map(|line| line.strip_prefix("zk_global_sessions"));
+    Ok(count.with_context(|| format!("the leader answers {told:?}"))?.trim().parse()?)
+}
+
 /// Does something at a ZooKeeper by a session of its own.
 pub(crate) fn at_zk<T>(server: SocketAddr, work: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
     let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -147,6 +147,47 @@ async fn a_cluster_keeps_each_lock_and_its_counter_together() -> Result<()> {
     contend(&node, &locks, others).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_on_another_node_is_refused_to_a_client_of_one_node_and_found_by_one_of_the_cluster()
+-> Result<()> {
+    let [one, two] = [Redis::builder().cluster_mode().start()?, Redis::builder().cluster_mode().start()?];
+    // The second gives its slots up, and joins the first.
+    two.command(&["CLUSTER", "RESET", "HARD"])?;
+    two.command(&["CLUSTER", "MEET", "127.0.0.1", &one.port().to_string()])?;
+    let id = texts(&two.command(&["CLUSTER", "MYID"])?).remove(0);
+    eventually("nodes that know each other and serve", PATIENCE, || {
+        for node in [&one, &two] {
+            let nodes = texts(&node.command(&["CLUSTER", "NODES"])?).join("\n");
+            ensure!(nodes.lines().filter(|line| line.contains("connected")).count() == 2, "{nodes}");
+            ensure!(nodes.contains("0-16383") && nodes.contains(&id), "{nodes}");
+            let info = node.command(&["CLUSTER", "INFO"])?.text();
+            ensure!(info.contains("cluster_state:ok"), "{info}");
+        }
+        Ok(())
+    })?;
+    let of_one = SetnxLocker::connect(Target::url(&one.url())?, Options::default()).await?;
+    let of_both = SetnxLocker::connect(Target::cluster_urls(&[&one.url()])?, Options::default()).await?;
+    of_one.lock("a").await?.release().await?;
+
+    // A slot that is moved must have no keys: here the counter of tokens.
+    let keys = texts(&one.command(&["KEYS", "lock:*"])?);
+    let slot = match one.command(&["CLUSTER", "KEYSLOT", &keys[0]])? {
+        Value::Int(slot) => slot.to_string(),
+        other => anyhow::bail!("a slot is a number, not {other:?}"),
+    };
+    one.command(&["FLUSHALL"])?;
+    for node in [&two, &one] {
+        node.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &id])?;
+    }
+    let refused = of_one.try_lock("a").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::UnsafeConfig, "{refused:?}");
+    assert!(refused.to_string().contains("Redis Cluster"), "{refused}");
+    of_one.lock("b").await?.release().await?;
+    let guard = tokio::time::timeout(PATIENCE, of_both.lock("a")).await??;
+    assert!(!texts(&two.command(&["KEYS", "lock:*:a"])?).is_empty(), "the other node has it");
+    Ok(guard.release().await?)
+}
+
 /// Holds, is refused, waits, is told: the whole of a lock.
 async fn contend(redis: &Redis, locks: &SetnxLocker, others: SetnxLocker) -> Result<()> {
     let guard = locks.lock(KEY).await?;
