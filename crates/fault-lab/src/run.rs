@@ -79,12 +79,14 @@ impl Lane {
     }
 }
 
-/// Runs one cell; once more if the first run was invalid.
+/// Runs one cell; once more, on new servers, if the first run was invalid.
 pub(crate) fn cell(lane: &mut Lane, store: &Store, cell: &Cell, seed: u64) -> Result<Outcome> {
     let first = once(lane, store, cell, seed)?;
     if first.verdict != Verdict::Invalid {
         return Ok(first);
     }
+    // Whatever kept it from being valid may lie in the servers.
+    lane.0.clear();
     let again = once(lane, store, cell, seed)?;
     Ok(Outcome { repeated: true, took: first.took + again.took, ..again })
 }
