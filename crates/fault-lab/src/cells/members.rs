@@ -24,6 +24,7 @@ pub(super) const ROWS: &[Row] = &[
         .boot(Boot::Own)
         .long_leases(),
     Row::new(53, "two clusters named as one", EZ, two_clusters),
+    Row::new(60, "leader stopped past the lease", EZ, stopped_leader).long_leases().on_etcd(OLD_ETCD),
 ];
 
 /// A client that knows one server only.
@@ -104,6 +105,32 @@ fn slow_leader(lab: &mut Lab<'_>) -> Result<()> {
     let text = format!("another lock is granted, or refused as it must be: {served:?}");
     lab.expect(Invariant::Progress, served.is_ok() || is_told, text);
     other.release("other")?.ok();
+    lab.finish(Some(&load))
+}
+
+/// The leader stands still for more than a lease. When it goes on, the others have renewed what it takes for ended.
+fn stopped_leader(lab: &mut Lab<'_>) -> Result<()> {
+    let load = lab.load()?;
+    let leader = lab.servers.leader()?;
+    let (holder, rival) = (client_of(lab, (leader + 1) % lab.servers.count())?, lab.agent()?);
+    holder.hold("kept")?;
+    let fault = lab.fault(format!("SIGSTOP of server {leader}, which leads"));
+    lab.servers.pause(leader)?;
+    lab.cycles("rounds under the next leader", 3)?;
+    fault.fired("it is in state T, and the others serve");
+    lab.let_pass(lab.ttl * 3 / 2);
+    ensure!(holder.is_held("kept")?, "a holder whose server follows another leader loses nothing");
+    let waiting = rival.wait_for("kept")?;
+    // It shall not hear of an end of its lease.
+    cut(&holder);
+    lab.servers.resume(leader)?;
+    lab.let_pass(lab.ttl);
+    heal(&holder);
+    fault.end();
+    holder.release("kept")?.ok();
+    let served = waiting.wait_for(lab.recovery())?;
+    lab.expect(Invariant::Progress, served.is_ok(), format!("who waited is served: {served:?}"));
+    rival.release("kept")?.ok();
     lab.finish(Some(&load))
 }
 
