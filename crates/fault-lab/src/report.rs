@@ -76,7 +76,7 @@ pub(crate) fn end(outcomes: &[Outcome], seed: u64, took: Duration, out: &Path) -
     );
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let page = out.join("report.html");
-    fs::write(&page, page::render(outcomes, seed, took, &totals))
+    fs::write(&page, page::render("Faults", outcomes, seed, took, &totals))
         .with_context(|| format!("cannot write {}", page.display()))?;
     println!("\n{}", grid(outcomes));
     println!("Timelines of all cells: {}", page.display());
@@ -103,7 +103,7 @@ pub(crate) fn soaked(
 ) -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let page = out.join("report.html");
-    fs::write(&page, page::render(kept, seed, took, &lines.join("; ")))
+    fs::write(&page, page::render("Soak", kept, seed, took, &lines.join("; ")))
         .with_context(|| format!("cannot write {}", page.display()))?;
     for (index, outcome) in kept.iter().filter(|outcome| outcome.verdict == Verdict::Violation).enumerate() {
         write_events(outcome, &out.join(format!("{}-{index}.jsonl", outcome.cell.backend)))?;

@@ -23,6 +23,9 @@ use crate::{
     store::Store,
 };
 
+/// The name of the one cell of a soak.
+pub(crate) const SOAK: &str = "soak";
+
 const AGENTS: usize = 8;
 const LOCKS: [&str; 4] = [LOCK, "orders/43", "stock", "invoices"];
 /// So many faults at once.
@@ -108,8 +111,8 @@ fn segment(backend: Backend, servers: &Servers, store: &Store, seed: u64, time: 
     let verdict = run::judge(expected, &report, false);
     let cell = Cell {
         row: 0,
-        group: "soak",
-        name: "soak",
+        group: SOAK,
+        name: SOAK,
         backend,
         boot: Boot::Durable,
         leases: 1,

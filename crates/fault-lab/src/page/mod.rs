@@ -11,22 +11,24 @@ use crate::{
     cells::{Cell, Expected},
     event::MS,
     run::{Outcome, Verdict},
+    soak::SOAK,
 };
 
 const STYLE: &str = include_str!("page.css");
 
-pub(crate) fn render(outcomes: &[Outcome], seed: u64, took: Duration, totals: &str) -> String {
-    let command = format!("cargo xtask faults --seed {seed}");
+/// Draws the page; `title` is also the command's name.
+pub(crate) fn render(title: &str, outcomes: &[Outcome], seed: u64, took: Duration, totals: &str) -> String {
+    let command = format!("cargo xtask {} --seed {seed}", title.to_lowercase());
     let page = html! {
         (DOCTYPE)
         html lang="en" {
             meta charset="utf-8";
             meta name="viewport" content="width=device-width, initial-scale=1";
             meta name="color-scheme" content="light dark";
-            title { "Faults" }
+            title { (title) }
             style { (PreEscaped(STYLE)) }
             main {
-                h1 { "Faults" }
+                h1 { (title) }
                 p { (totals) ", in " (took.as_secs()) " s. " code { (command) } }
                 p.soft {
                     "Each cell breaks something under locks that are in use, and a checker looks at all that happened. "
@@ -90,6 +92,14 @@ fn grid(outcomes: &[Outcome]) -> Markup {
     }
 }
 
+fn repeat(cell: &Cell, seed: u64) -> String {
+    let Cell { row, backend, group, .. } = cell;
+    if *group == SOAK {
+        return format!("cargo xtask soak --backend {backend} --seed {seed}");
+    }
+    format!("cargo xtask faults --backend {backend} --fault {row} --seed {seed}")
+}
+
 fn section(outcome: &Outcome, seed: u64) -> Markup {
     let Outcome { cell, verdict, report, took, .. } = outcome;
     let counts = report.counts;
@@ -109,7 +119,7 @@ fn section(outcome: &Outcome, seed: u64) -> Markup {
                     (took.as_millis()) " ms in all"
                     @if outcome.repeated { "; the first run was invalid" }
                     ". "
-                    code { "cargo xtask faults --backend " (cell.backend) " --fault " (cell.row) " --seed " (seed) }
+                    code { (repeat(cell, seed)) }
                 }
                 @if let Expected::Limit(_, why) | Expected::UntilRepaired(_, why) = cell.expected { p { b { "Documented limit: " } (why) "." } }
                 (timeline::draw(outcome))
