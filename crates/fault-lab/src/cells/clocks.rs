@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use test_cluster::{Behaviour, Direction};
+use anyhow::{Result, bail, ensure};
+use test_cluster::{Behaviour, Direction, eventually};
 
 use super::{ALL, RQ, Redlock, Row, Setnx};
 use crate::{
     event::Invariant,
-    lab::{Boot, LOCK, Lab, Special, redis_name},
+    lab::{Agent, Boot, LOCK, Lab, PATIENCE, Special, redis_name},
     shim::Shim,
 };
 
@@ -31,7 +31,7 @@ pub(super) const ROWS: &[Row] = &[
 fn ahead(lab: &mut Lab<'_>) -> Result<()> {
     let load = lab.load()?;
     let holder = lab.agent()?;
-    holder.hold(LOCK)?;
+    hold_by_all_votes(lab, &holder)?;
     let jumped = if lab.backend == Redlock { lab.servers.majority() - 1 } else { 1 };
     let fault = lab.fault(format!("{jumped} server clocks jump a minute ahead"));
     for shim in &lab.servers.shims[..jumped] {
@@ -46,6 +46,22 @@ fn ahead(lab: &mut Lab<'_>) -> Result<()> {
     }
     holder.release(LOCK)?.ok();
     lab.finish(Some(&load))
+}
+
+/// Takes the lock with the votes of all servers: under contention a majority is enough, and may be just that.
+fn hold_by_all_votes(lab: &Lab<'_>, holder: &Agent) -> Result<()> {
+    let name = redis_name(&lab.prefix, LOCK, lab.servers.count())?;
+    let vote = |server| anyhow::Ok(lab.servers.redis(server).command(&["GET", &name])?.text());
+    eventually("a hold by the votes of all servers", PATIENCE, || {
+        holder.hold(LOCK)?;
+        let votes = (0..lab.servers.count()).map(vote).collect::<Result<Vec<_>>>()?;
+        let first = votes[0].trim_end_matches('+');
+        if votes.iter().all(|vote| vote.trim_end_matches('+') == first) {
+            return Ok(());
+        }
+        holder.release(LOCK)?.ok();
+        bail!("the votes are {votes:?}")
+    })
 }
 
 /// A clock set back makes a dead holder's lease longer, and no others: bounded by the jump.

@@ -89,7 +89,11 @@ fn watches(lab: &mut Lab<'_>) -> Result<()> {
     let fault = lab.fault("a predecessor goes between the look of a waiter and its watch");
     waiter.network(Direction::ToClient, Behaviour::Delay(Duration::from_millis(20)));
     let served = |waiting: crate::lab::agents::Pending| -> Result<()> {
-        let outcome = waiting.wait_for(lab.recovery() + lab.ttl)?;
+        let mut outcome = waiting.wait_for(lab.recovery() + lab.ttl)?;
+        // Its entry was there, but not the answer: that is told, undone, and may be tried again.
+        if matches!(&outcome, Err((kind, _)) if kind == "Unavailable") {
+            outcome = waiter.acquire("other", How::Wait)?;
+        }
         let holds = matches!(outcome, Ok(Answer::Acquired { .. }));
         lab.expect(Invariant::Progress, holds, format!("a waiter misses no notice: {outcome:?}"));
         waiter.release("other")?.ok();

@@ -84,6 +84,11 @@ pub(crate) fn at_zk<T>(server: SocketAddr, work: impl AsyncFnOnce(&Client) -> Re
     runtime.block_on(async {
         let connecting = Client::connector().with_session_timeout(BOUND).connect(&server.to_string()).await;
         let client = connecting.context("cannot connect to ZooKeeper")?;
-        timeout(BOUND, work(&client)).await.context("ZooKeeper is too slow")?
+        let done = timeout(BOUND, work(&client)).await.context("ZooKeeper is too slow")?;
+        let mut state = client.state_watcher();
+        drop(client);
+        let closed = async { while !state.changed().await.is_terminated() {} };
+        timeout(BOUND, closed).await.context("a session does not end")?;
+        done
     })
 }
