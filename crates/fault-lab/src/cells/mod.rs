@@ -32,11 +32,11 @@ pub(crate) enum Expected {
     /// These promises cannot be kept, and the cell must show that they are broken. All others are kept; the fencing of
     /// effects is never among the broken ones.
     Limit(&'static [Invariant], &'static str),
-    /// As a limit, but of servers that have been repaired since: it shows in some runs, and with later versions in none.
+    /// As a limit, but of servers that were repaired later: it shows in some runs, and with the later version in none.
     UntilRepaired(&'static [Invariant], &'static str),
 }
 
-/// How etcd before 3.4.42 and 3.5.28 treats leases at a change of leaders: <https://github.com/etcd-io/etcd/issues/15247>.
+/// How etcd before 3.4.42 and 3.5.28 treats leases at a change of leaders: etcd#15247.
 pub(crate) const OLD_ETCD: Expected = Expected::UntilRepaired(
     &[Invariant::Belief],
     "before 3.4.42 and 3.5.28, a leader that stood still may renew leases that the next one ended, and end leases that \

@@ -121,7 +121,9 @@ fn section(outcome: &Outcome, seed: u64) -> Markup {
                     ". "
                     code { (repeat(cell, seed)) }
                 }
-                @if let Expected::Limit(_, why) | Expected::UntilRepaired(_, why) = cell.expected { p { b { "Documented limit: " } (why) "." } }
+                @if let Expected::Limit(_, why) | Expected::UntilRepaired(_, why) = cell.expected {
+                    p { b { "Documented limit: " } (why) "." }
+                }
                 (timeline::draw(outcome))
                 @if let Some(error) = &outcome.error { p.broken { "The scenario did not end: " (error) } }
                 @if !report.findings.is_empty() {
