@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 
 use crate::{
     backend::Backend,
-    cells::{Cell, Expected},
+    cells::Cell,
     event::MS,
     page,
     planted::Plant,
@@ -18,10 +18,7 @@ use crate::{
 pub(crate) fn list(cells: &[Cell]) -> String {
     let mut text = String::new();
     for cell in cells {
-        let limit = match cell.expected {
-            Expected::Holds => String::new(),
-            Expected::Limit(_, why) | Expected::UntilRepaired(_, why) => format!("  (limit: {why})"),
-        };
+        let limit = cell.expected.limit().map(|(_, why)| format!("  (limit: {why})")).unwrap_or_default();
         let quick = if cell.quick { "  quick" } else { "" };
         let Cell { row, group, name, backend, .. } = cell;
         writeln!(text, "{row:>3} {backend:<8} {group:<10} {name}{quick}{limit}").expect("a text takes all");
@@ -84,10 +81,7 @@ pub(crate) fn end(outcomes: &[Outcome], seed: u64, took: Duration, out: &Path) -
         let Cell { row, backend, .. } = outcome.cell;
         let log = out.join(format!("{row}-{backend}.jsonl"));
         write_events(outcome, &log)?;
-        println!(
-            "All events: {}; to repeat: cargo xtask faults --backend {backend} --fault {row} --seed {seed}",
-            log.display()
-        );
+        println!("All events: {}; to repeat: {}", log.display(), outcome.cell.command(seed));
     }
     println!("faults: {totals} in {:.0} s, seed {seed}", took.as_secs_f64());
     Ok(broken + invalid == 0)

@@ -107,8 +107,9 @@ fn once(lane: &mut Lane, store: &Store, cell: &Cell, seed: u64) -> Result<Outcom
     let (events, log) = lab.evidence()?;
     let report = checker::check(&lab.rules, &events, &log);
     let error = ended.err().map(|error| format!("{error:#}"));
-    let verdict = judge(servers.allow(cell.expected), &report, error.is_some());
-    Ok(Outcome { cell: *cell, verdict, report, events, log, error, took: started.elapsed(), repeated: false })
+    let cell = Cell { expected: servers.allow(cell.expected), ..*cell };
+    let verdict = judge(cell.expected, &report, error.is_some());
+    Ok(Outcome { cell, verdict, report, events, log, error, took: started.elapsed(), repeated: false })
 }
 
 /// What a machine that was too busy may spoil: these findings say nothing then.
@@ -116,15 +117,12 @@ const TIMED: [Invariant; 4] = [Invariant::Progress, Invariant::Loss, Invariant::
 
 pub(crate) fn judge(expected: Expected, report: &Report, has_failed: bool) -> Verdict {
     let found = |invariant| report.findings.iter().any(|finding| finding.invariant == invariant);
-    let may_break = |invariant: &Invariant| match expected {
-        Expected::Holds => false,
-        Expected::Limit(broken, _) | Expected::UntilRepaired(broken, _) => broken.contains(invariant),
-    };
+    let limits = expected.limit().map_or(&[][..], |(limits, _)| limits);
     let is_invalid = found(Invariant::Valid);
     let broken = Invariant::ALL.into_iter().filter(|invariant| {
         *invariant != Invariant::Valid
             && found(*invariant)
-            && !may_break(invariant)
+            && !limits.contains(invariant)
             && !(is_invalid && TIMED.contains(invariant))
     });
     if broken.count() > 0 {
@@ -134,15 +132,10 @@ pub(crate) fn judge(expected: Expected, report: &Report, has_failed: bool) -> Ve
         return Verdict::Invalid;
     }
     match expected {
-        Expected::Holds => Verdict::Green,
+        _ if limits.iter().any(|limit| found(*limit)) => Verdict::Limit,
         // The cell must show it.
-        Expected::Limit(limits, _) | Expected::UntilRepaired(limits, _)
-            if limits.iter().any(|limit| found(*limit)) =>
-        {
-            Verdict::Limit
-        }
         Expected::Limit(..) => Verdict::Invalid,
-        Expected::UntilRepaired(..) => Verdict::Green,
+        Expected::Holds | Expected::UntilRepaired(..) => Verdict::Green,
     }
 }
 

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use test_cluster::{Behaviour, Direction, eventually};
 
-use super::{ALL, Local, REMOTE, Redlock, Row, Setnx, network::expect_free, pauses::lost_within_the_lease};
+use super::{
+    ALL, Expected, Local, REMOTE, Redlock, Row, Setnx, network::expect_free, pauses::lost_within_the_lease,
+};
 use crate::{
     agent::{Command, Pace},
     event::{Answer, How, Invariant},
@@ -21,18 +23,16 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(44, "panic under the lock, child of a holder", ALL, panics).quick(&[Local]),
     Row::new(48, "acquire polled and then not again", ALL, |lab| stalled(lab, false))
         .quick(&[Setnx])
-        .limits(&[(Local, &[Invariant::Progress], NOT_POLLED)]),
+        .limits(&[(Local, NOT_POLLED)]),
     Row::new(49, "runtime idle under a guard", ALL, |lab| elsewhere(lab, true)),
-    Row::new(51, "waiter leaked", ALL, |lab| stalled(lab, true)).limits(&[(
-        Local,
-        &[Invariant::Progress],
-        NOT_POLLED,
-    )]),
+    Row::new(51, "waiter leaked", ALL, |lab| stalled(lab, true)).limits(&[(Local, NOT_POLLED)]),
     Row::new(52, "runtime ended under a guard", ALL, |lab| elsewhere(lab, false)).quick(&[Local, Redlock]),
 ];
 
-const NOT_POLLED: &str =
-    "a place in the queue of a process is handed over in turn; who is never polled keeps it";
+const NOT_POLLED: Expected = Expected::Limit(
+    &[Invariant::Progress],
+    "a place in the queue of a process is handed over in turn; who is never polled keeps it",
+);
 
 /// A stale release, and a second one, end nobody's hold.
 fn releases(lab: &mut Lab<'_>) -> Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use test_cluster::{Behaviour, Direction, eventually};
 
-use super::{ALL, RQ, Redlock, Row, Setnx};
+use super::{ALL, Expected, RQ, Redlock, Row, Setnx};
 use crate::{
     event::Invariant,
     lab::{Agent, Boot, LOCK, Lab, PATIENCE, Special, redis_name},
@@ -19,8 +19,10 @@ pub(super) const ROWS: &[Row] = &[
         .quick(&[Setnx])
         .limits(&[(
             Setnx,
-            &[Invariant::Belief],
-            "Redis counts leases by its wall clock, which jumped over their end",
+            Expected::Limit(
+                &[Invariant::Belief],
+                "Redis counts leases by its wall clock, which jumped over their end",
+            ),
         )]),
     Row::new(19, "server clock jumps three minutes back", RQ, back).boot(Boot::Shimmed),
     Row::new(20, "client's wall clock jumps an hour", ALL, client).quick(&[super::Local, Redlock]),
@@ -51,12 +53,14 @@ fn ahead(lab: &mut Lab<'_>) -> Result<()> {
 /// Takes the lock with the votes of all servers: under contention a majority is enough, and may be just that.
 fn hold_by_all_votes(lab: &Lab<'_>, holder: &Agent) -> Result<()> {
     let name = redis_name(&lab.prefix, LOCK, lab.servers.count())?;
-    let vote = |server| anyhow::Ok(lab.servers.redis(server).command(&["GET", &name])?.text());
+    let vote = |server| {
+        let held = lab.servers.redis(server).command(&["GET", &name])?.text();
+        anyhow::Ok(held.trim_end_matches('+').to_owned())
+    };
     eventually("a hold by the votes of all servers", PATIENCE, || {
         holder.hold(LOCK)?;
         let votes = (0..lab.servers.count()).map(vote).collect::<Result<Vec<_>>>()?;
-        let first = votes[0].trim_end_matches('+');
-        if votes.iter().all(|vote| vote.trim_end_matches('+') == first) {
+        if votes.iter().all(|vote| *vote == votes[0]) {
             return Ok(());
         }
         holder.release(LOCK)?.ok();

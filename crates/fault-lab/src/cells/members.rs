@@ -18,13 +18,15 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(21, "the leader's disk stuck", EZ, slow_leader)
         .boot(Boot::Isolable)
         .overlapping()
-        .on_etcd(OLD_ETCD),
+        .limits(&[(OnEtcd, OLD_ETCD)]),
     Row::new(45, "servers that keep leases for less time", E, impatient_leader).boot(Boot::Own),
     Row::new(45, "servers that keep leases for less time", Z, impatient_servers)
         .boot(Boot::Own)
         .long_leases(),
     Row::new(53, "two clusters named as one", EZ, two_clusters),
-    Row::new(60, "leader stopped past the lease", EZ, stopped_leader).long_leases().on_etcd(OLD_ETCD),
+    Row::new(60, "leader stopped past the lease", EZ, stopped_leader)
+        .long_leases()
+        .limits(&[(OnEtcd, OLD_ETCD)]),
 ];
 
 /// A client that knows one server only.

@@ -19,6 +19,7 @@ use crate::{
     backend::Backend,
     event::Invariant,
     lab::{Boot, Lab},
+    soak::SOAK,
 };
 
 /// What a scenario is: it breaks something under load, and leaves all whole.
@@ -34,6 +35,16 @@ pub(crate) enum Expected {
     Limit(&'static [Invariant], &'static str),
     /// As a limit, but of servers that were repaired later: it shows in some runs, and with the later version in none.
     UntilRepaired(&'static [Invariant], &'static str),
+}
+
+impl Expected {
+    /// Returns the promises that may be broken, and why.
+    pub(crate) fn limit(self) -> Option<(&'static [Invariant], &'static str)> {
+        match self {
+            Self::Holds => None,
+            Self::Limit(broken, why) | Self::UntilRepaired(broken, why) => Some((broken, why)),
+        }
+    }
 }
 
 /// How etcd before 3.4.42 and 3.5.28 treats leases at a change of leaders: etcd#15247.
@@ -61,6 +72,17 @@ pub(crate) struct Cell {
     pub(crate) scenario: Scenario,
 }
 
+impl Cell {
+    /// Returns the command that repeats it.
+    pub(crate) fn command(&self, seed: u64) -> String {
+        let Self { row, backend, group, .. } = self;
+        if *group == SOAK {
+            return format!("cargo xtask soak --backend {backend} --seed {seed}");
+        }
+        format!("cargo xtask faults --backend {backend} --fault {row} --seed {seed}")
+    }
+}
+
 /// One row of the catalogue.
 pub(crate) struct Row {
     row: u32,
@@ -71,8 +93,8 @@ pub(crate) struct Row {
     leases: u32,
     is_calm: bool,
     quick: &'static [Backend],
-    limits: &'static [(Backend, &'static [Invariant], &'static str)],
-    on_etcd: Option<Expected>,
+    /// What is not expected to hold, and of which lock.
+    limits: &'static [(Backend, Expected)],
 }
 
 use Backend::{Etcd, Local, Redlock, Setnx, Zk};
@@ -98,7 +120,6 @@ impl Row {
             is_calm: true,
             quick: &[],
             limits: &[],
-            on_etcd: None,
         }
     }
 
@@ -124,12 +145,7 @@ impl Row {
         self
     }
 
-    const fn on_etcd(mut self, expected: Expected) -> Self {
-        self.on_etcd = Some(expected);
-        self
-    }
-
-    const fn limits(mut self, limits: &'static [(Backend, &'static [Invariant], &'static str)]) -> Self {
+    const fn limits(mut self, limits: &'static [(Backend, Expected)]) -> Self {
         self.limits = limits;
         self
     }
@@ -159,8 +175,7 @@ pub(crate) fn all() -> Vec<Cell> {
 
 fn of_row(group: &'static str, row: &'static Row) -> impl Iterator<Item = Cell> {
     row.on.iter().map(move |backend| {
-        let limit = row.limits.iter().find(|(limited, ..)| limited == backend);
-        let expected = limit.map_or(Expected::Holds, |(_, broken, why)| Expected::Limit(broken, why));
+        let limit = row.limits.iter().find(|(limited, _)| limited == backend);
         Cell {
             row: row.row,
             group,
@@ -168,7 +183,7 @@ fn of_row(group: &'static str, row: &'static Row) -> impl Iterator<Item = Cell> 
             backend: *backend,
             boot: row.boot,
             leases: row.leases,
-            expected: row.on_etcd.filter(|_| *backend == Etcd).unwrap_or(expected),
+            expected: limit.map_or(Expected::Holds, |(_, expected)| *expected),
             is_calm: row.is_calm,
             quick: row.quick.contains(backend),
             scenario: row.scenario,
@@ -180,7 +195,7 @@ fn of_row(group: &'static str, row: &'static Row) -> impl Iterator<Item = Cell> 
 mod tests {
     use std::collections::HashSet;
 
-    use super::{Expected, all};
+    use super::all;
     use crate::event::Invariant;
 
     #[test]
@@ -188,7 +203,7 @@ mod tests {
         let mut seen = HashSet::new();
         for cell in all() {
             assert!(seen.insert((cell.row, cell.backend)), "row {} on {}", cell.row, cell.backend);
-            if let Expected::Limit(broken, why) | Expected::UntilRepaired(broken, why) = cell.expected {
+            if let Some((broken, why)) = cell.expected.limit() {
                 assert!(!broken.contains(&Invariant::Fencing) && !why.is_empty(), "row {}", cell.row);
             }
         }

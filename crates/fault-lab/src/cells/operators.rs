@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use test_cluster::{Direction, Proxy, Redis, eventually};
 
-use super::{Etcd, Q, R, RQ, Redlock, Row, Setnx, Zk};
+use super::{Etcd, Expected, Q, R, RQ, Redlock, Row, Setnx, Zk};
 use crate::{
     agent::Command,
     event::{Answer, How, Invariant},
@@ -14,14 +14,15 @@ use crate::{
 };
 
 const BELIEF: &[Invariant] = &[Invariant::Belief];
+const DELETED: &str =
+    "what an operator deletes is given to the next at once, before the holder's next renewal";
 
 pub(super) const ROWS: &[Row] = &[
     Row::new(31, "memory full", RQ, memory_full).quick(R),
     Row::new(32, "eviction turned on", RQ, eviction),
     Row::new(33, "failover to a replica that lags", R, failover).boot(Boot::Own).overlapping().limits(&[(
         Setnx,
-        BELIEF,
-        "replication is asynchronous: a promoted replica may lack the hold",
+        Expected::Limit(BELIEF, "replication is asynchronous: a promoted replica may lack the hold"),
     )]),
     Row::new(34, "server turned replica, scripts flushed, data loading", RQ, read_only),
     Row::new(21, "disks of a minority stuck", Q, slow_disks).overlapping(),
@@ -30,17 +31,9 @@ pub(super) const ROWS: &[Row] = &[
         .overlapping()
         .quick(&[Redlock])
         .limits(&[
-            (
-                Setnx,
-                BELIEF,
-                "what an operator deletes is given to the next at once, before the holder's next renewal",
-            ),
-            (
-                Redlock,
-                // A deletion server by server may also hit a vote of the next holder.
-                &[Invariant::Belief, Invariant::Owner],
-                "what an operator deletes is given to the next at once, before the holder's next renewal",
-            ),
+            (Setnx, Expected::Limit(BELIEF, DELETED)),
+            // A deletion server by server may also hit a vote of the next holder.
+            (Redlock, Expected::Limit(&[Invariant::Belief, Invariant::Owner], DELETED)),
         ]),
 ];
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use test_cluster::{EtcdCluster, Persistence, Redis, eventually};
 
-use super::{Etcd, Q, R, REMOTE, RQ, Redlock, Row, Setnx, Zk};
+use super::{Etcd, Expected, Q, R, REMOTE, RQ, Redlock, Row, Setnx, Zk};
 use crate::{
     agent::Gap,
     event::{How, Invariant},
@@ -12,40 +12,49 @@ use crate::{
     slow_disk::SlowDisk,
 };
 
-const FORGETS: &[Invariant] = &[Invariant::Belief];
-const WHY: &str =
-    "a Redis that forgot its keys gives them to the next who asks, until the holder's next renewal";
+const BELIEF: &[Invariant] = &[Invariant::Belief];
+
+const FORGETS: Expected = Expected::Limit(
+    BELIEF,
+    "a Redis that forgot its keys gives them to the next who asks, until the holder's next renewal",
+);
 
 /// Where tokens are the order of the queue, they are checked as that too.
-const BEGINS_ANEW: &[Invariant] = &[Invariant::Belief, Invariant::Tokens, Invariant::Order];
-const ANEW: &str =
-    "a cluster that forgot everything is another one: its tokens begin anew, and its locks are free";
+const BEGINS_ANEW: Expected = Expected::Limit(
+    &[Invariant::Belief, Invariant::Tokens, Invariant::Order],
+    "a cluster that forgot everything is another one: its tokens begin anew, and its locks are free",
+);
 
 pub(super) const ROWS: &[Row] = &[
     Row::new(4, "server killed, data kept", R, kept).quick(R),
     Row::new(5, "server killed, nothing kept", R, forgotten)
         .boot(Boot::Forgetful)
         .overlapping()
-        .limits(&[(Setnx, FORGETS, WHY)]),
+        .limits(&[(Setnx, FORGETS)]),
     Row::new(6, "one voter of three restarted empty", Q, voter_emptied).overlapping().quick(Q),
-    Row::new(7, "power lost: data of before", RQ, power_lost).overlapping().limits(&[(Setnx, FORGETS, WHY)]),
+    Row::new(7, "power lost: data of before", RQ, power_lost).overlapping().limits(&[(Setnx, FORGETS)]),
     Row::new(42, "servers restarted empty", REMOTE, emptied).overlapping().limits(&[
-        (Setnx, FORGETS, WHY),
-        (Etcd, BEGINS_ANEW, ANEW),
-        (Zk, BEGINS_ANEW, ANEW),
+        (Setnx, FORGETS),
+        (Etcd, BEGINS_ANEW),
+        (Zk, BEGINS_ANEW),
     ]),
     Row::new(43, "each server restarted in turn", &[Redlock, Etcd, Zk], rolling).long_leases(),
     Row::new(46, "one voter of three restarted from an older snapshot", Q, voter_restored)
         .overlapping()
         .limits(&[(
             Redlock,
-            FORGETS,
-            "what a server loads from its disk is believed: a snapshot older than a vote takes the vote back",
+            Expected::Limit(
+                BELIEF,
+                "what a server loads from its disk is believed: a snapshot older than a vote takes the vote back",
+            ),
         )]),
     Row::new(47, "killed while a log synced each second is stuck", R, unsynced)
         .boot(Boot::Own)
         .overlapping()
-        .limits(&[(Setnx, FORGETS, "appendfsync everysec answers before the disk has it: use always")]),
+        .limits(&[(
+            Setnx,
+            Expected::Limit(BELIEF, "appendfsync everysec answers before the disk has it: use always"),
+        )]),
 ];
 
 /// Killed and restarted with all that it acknowledged: every hold stands.

@@ -8,10 +8,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::{
     backend::Backend,
-    cells::{Cell, Expected},
+    cells::Cell,
     event::MS,
     run::{Outcome, Verdict},
-    soak::SOAK,
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -92,14 +91,6 @@ fn grid(outcomes: &[Outcome]) -> Markup {
     }
 }
 
-fn repeat(cell: &Cell, seed: u64) -> String {
-    let Cell { row, backend, group, .. } = cell;
-    if *group == SOAK {
-        return format!("cargo xtask soak --backend {backend} --seed {seed}");
-    }
-    format!("cargo xtask faults --backend {backend} --fault {row} --seed {seed}")
-}
-
 fn section(outcome: &Outcome, seed: u64) -> Markup {
     let Outcome { cell, verdict, report, took, .. } = outcome;
     let counts = report.counts;
@@ -117,11 +108,11 @@ fn section(outcome: &Outcome, seed: u64) -> Markup {
                     (counts.lost_updates) " updates lost by the store that checks no tokens; longest hand-over "
                     (counts.longest_gap / MS) " ms, latest " code { "lost()" } " " (counts.latest_loss / MS) " ms; "
                     (took.as_millis()) " ms in all"
-                    @if outcome.repeated { "; the first run was invalid" }
+                    @if outcome.repeated { "; an earlier run was invalid" }
                     ". "
-                    code { (repeat(cell, seed)) }
+                    code { (cell.command(seed)) }
                 }
-                @if let Expected::Limit(_, why) | Expected::UntilRepaired(_, why) = cell.expected {
+                @if let Some((_, why)) = cell.expected.limit() {
                     p { b { "Documented limit: " } (why) "." }
                 }
                 (timeline::draw(outcome))
