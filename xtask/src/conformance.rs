@@ -16,8 +16,11 @@ use crate::{
     workspace::{self, Package},
 };
 
-/// The test target by which a backend runs the suite.
+/// What the names of the test targets begin with by which a backend runs the suite.
 pub(crate) const TEST: &str = "conformance";
+
+/// Suites over many servers, a minute or two each: they run for a backend that is named, and not with all.
+const LONG: [&str; 2] = ["conformance_redlock", "conformance_zk"];
 
 /// Names the file to which the suite adds one line of JSON per property.
 const REPORT_VARIABLE: &str = "LOCK_CONFORMANCE_REPORT";
@@ -52,9 +55,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let provided = args.source.provide_to_starters(&servers)?;
 
     let mut broken = Vec::new();
-    for (index, (backend, program)) in backends.iter().zip(&programs).enumerate() {
+    for (index, (backend, program)) in programs.iter().enumerate() {
         let name = backend.name.as_str();
-        println!("\n{name} ({} of {})", index + 1, backends.len());
+        println!("\n{name}, {} ({} of {})", program.name, index + 1, programs.len());
         let mut command = cmd(&program.path, args.filter.as_deref())
             .dir(program.home())
             .env(REPORT_VARIABLE, dir.join(format!("{name}.jsonl")));
@@ -99,33 +102,41 @@ pub(crate) fn directory() -> PathBuf {
     workspace::target().join("conformance")
 }
 
-/// Builds the program of each of `backends`: those alone, or with everything that `test-all` builds.
-fn build(backends: &[&Package], alone: bool) -> Result<Vec<Program>> {
-    let mut words = vec!["test", "--no-run", "--test", TEST];
+/// Builds the programs of all `backends`: those alone, or with everything that `test-all` builds.
+fn build<'a>(backends: &[&'a Package], alone: bool) -> Result<Vec<(&'a Package, Program)>> {
+    let all = format!("{TEST}*");
+    let mut words = vec!["test", "--no-run", "--test", &all];
     if alone {
         words.push("--all-features");
         words.extend(backends.iter().flat_map(|backend| ["--package", &backend.name]));
     } else {
         words.extend(programs::ALL);
     }
-    let mut built = programs::build(words)?;
-    let program = |backend: &&Package| {
-        let index = built.iter().position(|program| is_suite_of(backend, program));
-        index
-            .map(|index| built.swap_remove(index))
-            .with_context(|| format!("cargo built nothing of {}", backend.name))
-    };
-    backends.iter().map(program).collect()
+    let built = programs::build(words)?;
+    let is_suite = |test: &str| test.starts_with(TEST) && (alone || !LONG.contains(&test));
+    let mut suites = Vec::new();
+    for program in built {
+        let of = backends.iter().find(|backend| is_suite_of(backend, &program));
+        suites.extend(of.filter(|_| is_suite(&program.name)).map(|backend| (*backend, program)));
+    }
+    let expected = backends.iter().flat_map(|backend| backend.tests()).filter(|test| is_suite(test)).count();
+    if suites.len() != expected {
+        bail!("cargo built {} suites of {expected}", suites.len());
+    }
+    suites
+        .sort_by(|(one, first), (other, second)| (&one.name, &first.name).cmp(&(&other.name, &second.name)));
+    Ok(suites)
 }
 
 /// Returns whether it is the suite: with tests, cargo builds the commands of their package too, in no order.
 fn is_suite_of(backend: &Package, program: &Program) -> bool {
-    program.manifest == backend.manifest_path && program.name == TEST
+    program.manifest == backend.manifest_path && program.name.starts_with(TEST)
 }
 
 /// The packages that run the suite: all, or those named.
 fn choose<'a>(packages: &'a [Package], named: &[String]) -> Result<Vec<&'a Package>> {
-    let known: Vec<_> = packages.iter().filter(|package| package.tests().any(|test| test == TEST)).collect();
+    let known: Vec<_> =
+        packages.iter().filter(|package| package.tests().any(|test| test.starts_with(TEST))).collect();
     if named.is_empty() {
         return Ok(known);
     }

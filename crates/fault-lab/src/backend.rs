@@ -15,6 +15,8 @@ pub(crate) enum Backend {
     Redlock,
     Etcd,
     Zk,
+    /// One lock space over two clusters, whose slots move.
+    Sharded,
     /// A small lock that is made for a bug, on the servers of another, with the bug or without it.
     Planted {
         bug: Bug,
@@ -24,7 +26,8 @@ pub(crate) enum Backend {
 
 impl Backend {
     /// Those that people use.
-    pub(crate) const REAL: [Self; 5] = [Self::Local, Self::Setnx, Self::Redlock, Self::Etcd, Self::Zk];
+    pub(crate) const REAL: [Self; 6] =
+        [Self::Local, Self::Setnx, Self::Redlock, Self::Etcd, Self::Zk, Self::Sharded];
 
     /// Whose servers it locks on.
     pub(crate) fn soil(self) -> Self {
@@ -38,11 +41,16 @@ impl Backend {
         self == Self::Local
     }
 
+    /// Whether it has servers that a soak can break: a cell starts the clusters of a lock space by itself.
+    pub(crate) fn can_be_soaked(self) -> bool {
+        !matches!(self, Self::Local | Self::Sharded)
+    }
+
     /// Whether its waiters are promised the order of their coming.
     pub(crate) fn is_fair(self) -> bool {
         match self {
             Self::Local | Self::Etcd | Self::Zk => true,
-            Self::Setnx | Self::Redlock => false,
+            Self::Setnx | Self::Redlock | Self::Sharded => false,
             Self::Planted { bug, .. } => bug.queues(),
         }
     }
@@ -64,7 +72,7 @@ impl Backend {
     /// The lease that cells ask for: short, and long enough for a busy machine.
     pub(crate) fn ttl(self) -> Duration {
         Duration::from_millis(match self.soil() {
-            Self::Etcd | Self::Zk => 2_000,
+            Self::Etcd | Self::Zk | Self::Sharded => 2_000,
             _ => 1_000,
         })
     }
@@ -78,6 +86,7 @@ impl fmt::Display for Backend {
             Self::Redlock => f.write_str("redlock"),
             Self::Etcd => f.write_str("etcd"),
             Self::Zk => f.write_str("zk"),
+            Self::Sharded => f.write_str("sharded"),
             Self::Planted { bug, has } => write!(f, "{bug:?}{}", if *has { "" } else { " mended" }),
         }
     }

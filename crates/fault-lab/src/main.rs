@@ -148,7 +148,7 @@ fn planted(named: &[String], seed: Option<u64>) -> Result<bool> {
 /// Soaks locks, and says whether all of I1 to I6 held.
 fn soak(args: &Soak) -> Result<bool> {
     let seed = args.seed.unwrap_or_else(rand::random);
-    let remote = || Backend::REAL.into_iter().filter(|backend| !backend.is_local());
+    let remote = || Backend::REAL.into_iter().filter(|backend| backend.can_be_soaked());
     let backends: Vec<_> = if args.backend.is_empty() { remote().collect() } else { args.backend.clone() };
     let time = std::time::Duration::try_from_secs_f64(args.minutes * 60.0)?;
     let work = prepare()?;

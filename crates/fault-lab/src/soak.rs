@@ -67,8 +67,8 @@ impl Tally {
 
 /// Soaks `backend` for so long. The same seed makes the same faults at about the same times.
 pub(crate) fn run(backend: Backend, time: Duration, seed: u64) -> Result<Tally> {
-    if backend.is_local() {
-        bail!("the lock of a process has no servers to break; its cells are in `cargo xtask faults`");
+    if !backend.can_be_soaked() {
+        bail!("{backend} has no servers here that a soak could break; its cells are in `cargo xtask faults`");
     }
     let (servers, store) = (Servers::start(backend, Boot::Durable)?, Store::start(true)?);
     let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}").expect("a constant");

@@ -81,6 +81,11 @@ pub trait Fixture: Sized + Send + Sync + 'static {
         true
     }
 
+    /// Whether servers that have lost their data grant keys again by themselves.
+    fn grants_without_data(&self) -> bool {
+        true
+    }
+
     /// Makes the servers forget who holds `key`, as an operator would who deletes a record.
     fn lose(&self, key: &Key) -> impl Future<Output = Result<()>> + Send {
         let _ = key;

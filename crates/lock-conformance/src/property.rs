@@ -139,6 +139,9 @@ impl Need {
             Self::Fifo => (waiting == Waiting::Fifo, "promises waiters no order"),
             Self::Servers => (scope == Scope::Servers, "has no servers: its locks cannot be lost"),
             Self::TokensWithData => (tokens != TokenOrder::Locker, "promises token order per locker only"),
+            Self::TokensWithoutData if !fixture.grants_without_data() => {
+                (false, "grants nothing without the servers' data")
+            }
             Self::TokensWithoutData => {
                 (tokens == TokenOrder::ServerData, "promises no token order without the servers' data")
             }

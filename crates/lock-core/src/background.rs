@@ -14,7 +14,7 @@ use tokio::{runtime, sync::Notify, task::JoinSet, time};
 
 use crate::{
     Error, ErrorKind, Key, LossReason, Result,
-    backend::{BootInstant, Claim, Effect, LeaseTiming, Released, Renewal, Validity},
+    backend::{BootInstant, Claim, LeaseTiming, Released, Renewal, Validity},
 };
 
 /// What guards and the background task need of servers, whether each claim has a lease or a session carries many.
@@ -209,8 +209,7 @@ impl<S: HoldStore> Background<S> {
             return error;
         }
         let effect = error.effect();
-        let ended = Error::new(ErrorKind::Closed, RUNTIME_ENDED).with_source(error);
-        if effect == Effect::None { ended.without_effect() } else { ended }
+        Error::new(ErrorKind::Closed, RUNTIME_ENDED).with_source(error).with_effect(effect)
     }
 
     /// Makes a claim for `key` with a fresh owner id, unless the locker was closed.

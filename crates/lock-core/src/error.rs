@@ -121,8 +121,14 @@ impl Error {
 
     /// States that the operation certainly did nothing, so that nothing has to be undone.
     #[must_use]
-    pub fn without_effect(mut self) -> Self {
-        self.inner().effect = Effect::None;
+    pub fn without_effect(self) -> Self {
+        self.with_effect(Effect::None)
+    }
+
+    /// States what the operation may have done.
+    #[must_use]
+    pub fn with_effect(mut self, effect: Effect) -> Self {
+        self.inner().effect = effect;
         self
     }
 

@@ -22,10 +22,6 @@ pub trait QueueStore: Send + Sync + 'static {
     /// An entry that was certainly made.
     type Entry: Send + Sync + 'static;
 
-    /// Whether [`advance`](Self::advance) always looks at the entry itself before it tells that it is the first. If
-    /// not, an entry that waits must be watched from the start; otherwise only one that is there for a while.
-    const LOOKS_AT_ITSELF: bool = false;
-
     /// Opens a session, and returns for how long the servers certainly keep it from the sending of a renewal on.
     fn open(&self) -> impl Future<Output = Result<(Self::Session, Duration)>> + Send;
 
@@ -52,6 +48,9 @@ pub trait QueueStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Entered<Self::Entry>>> + Send;
 
     /// Waits until `predecessor` is gone, and returns the position then. If it is gone already, returns at once.
+    ///
+    /// It tells that the entry is the first only if the entry was there when `predecessor` was gone, or after that:
+    /// [`gone`](Self::gone) is heard of in another task, and may be late.
     ///
     /// It is not bounded as a whole, so it must bound each of its requests; it is dropped and called again now and
     /// then.

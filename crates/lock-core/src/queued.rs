@@ -117,8 +117,7 @@ impl<Q: QueueStore> Queued<Q> {
             let entering = entry.store().enter(entry.session.subject().inner(), &claim);
             let (effect, busy) = match self.background.bounded(entering).await {
                 Ok(Entered::Queued { entry: made, token, position }) => {
-                    let is_watched = !Q::LOOKS_AT_ITSELF && position != Position::First;
-                    entry.set_made(made, is_watched);
+                    entry.set_made(made);
                     return Ok(Some(Standing { pending, token, position }));
                 }
                 Ok(Entered::SessionOver) => {

@@ -4,10 +4,7 @@ use std::{
     collections::VecDeque,
     fmt, future,
     pin::pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -44,7 +41,6 @@ pub(crate) struct Entry<Q: QueueStore> {
     made: SetOnce<Q::Entry>,
     left: Notify,
     progress: Mutex<Progress>,
-    watched: AtomicBool,
 }
 
 /// How far the caller has come whose entry it is.
@@ -115,9 +111,8 @@ impl<Q: QueueStore> Entry<Q> {
             made: SetOnce::new(),
             left: Notify::new(),
             progress: Mutex::new(Progress::Waiting(BootInstant::now())),
-            watched: AtomicBool::new(false),
         });
-        entry.session.subject().unwatched.push(&entry, false);
+        entry.session.subject().unwatched.push(&entry);
         entry
     }
 
@@ -129,12 +124,9 @@ impl<Q: QueueStore> Entry<Q> {
         self.made.get()
     }
 
-    /// Writes down that the entry was made; with `watch`, it is watched from now on.
-    pub(crate) fn set_made(self: &Arc<Self>, made: Q::Entry, watch: bool) {
+    /// Writes down that the entry was made.
+    pub(crate) fn set_made(&self, made: Q::Entry) {
         let _ = self.made.set(made);
-        if watch {
-            self.session.subject().unwatched.push(self, true);
-        }
     }
 
     /// Ends the watch of an entry that was left.
@@ -165,9 +157,6 @@ impl<Q: QueueStore> Entry<Q> {
     }
 
     async fn watch(self: Arc<Self>) {
-        if self.watched.swap(true, Ordering::Relaxed) {
-            return;
-        }
         let gone = async {
             let made = self.made.wait().await;
             self.store().gone(self.session.subject().inner(), made).await;
@@ -232,17 +221,13 @@ impl<Q: QueueStore> Unwatched<Q> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, entry: &Arc<Entry<Q>>, at_once: bool) {
+    fn push(&self, entry: &Arc<Entry<Q>>) {
         let mut entries = self.entries();
         let Some(entries) = entries.as_mut() else { return };
-        if entries.is_empty() || at_once {
+        if entries.is_empty() {
             self.changed.notify_one();
         }
-        if at_once {
-            entries.push_front((Instant::now(), Arc::downgrade(entry)));
-        } else {
-            entries.push_back((Instant::now() + SHORT_HOLD, Arc::downgrade(entry)));
-        }
+        entries.push_back((Instant::now() + SHORT_HOLD, Arc::downgrade(entry)));
     }
 
     /// Forgets all: the session goes.

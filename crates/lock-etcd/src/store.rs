@@ -248,8 +248,6 @@ impl QueueStore for EtcdStore {
     type Session = Session;
     type Entry = Entry;
 
-    const LOOKS_AT_ITSELF: bool = true;
-
     async fn open(&self) -> Result<(Session, Duration)> {
         let limit = self.timing.request_timeout();
         // A lease that was granted unseen has no keys and ends by itself.

@@ -7,7 +7,7 @@ use stateright::HasDiscoveries;
 
 use crate::{
     check::{Explore, Progress, Report, Threads},
-    late, lease, queue, redlock, reservation, slots, terms, traces,
+    late, lease, places, queue, redlock, reservation, slots, terms, traces, votes,
 };
 
 /// When a model is run.
@@ -46,10 +46,12 @@ pub fn catalogue() -> Vec<Entry> {
         lease::entries(),
         redlock::entries(),
         reservation::entries(),
+        places::entries(),
         queue::entries(),
         terms::entries(),
         late::entries(),
         slots::entries(),
+        votes::entries(),
     ]
     .into_iter()
     .flatten()

@@ -10,6 +10,7 @@ mod check;
 mod graph;
 mod late;
 mod lease;
+mod places;
 mod protocol;
 mod queue;
 mod redlock;
@@ -18,6 +19,7 @@ mod slots;
 mod table;
 mod terms;
 mod traces;
+mod votes;
 
 pub use self::{
     catalogue::{Entry, Tier, catalogue},

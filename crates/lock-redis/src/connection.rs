@@ -31,8 +31,6 @@ pub struct Script {
 
 /// Sets a lease back to its full TTL.
 pub static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/renew.lua")));
-/// Frees a key, and tells those who wait.
-pub static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/release.lua")));
 /// Tells who holds a key.
 pub static INSPECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/inspect.lua")));
 

@@ -42,8 +42,7 @@ pub fn of_connecting(error: RedisError, server: &str) -> Error {
 /// Makes an error of a request that failed.
 pub(crate) fn of_request(error: RedisError, server: &str) -> Error {
     let (classified, effect) = classified(error);
-    let error = classified.with_server(server);
-    if effect == Effect::None { error.without_effect() } else { error }
+    classified.with_server(server).with_effect(effect)
 }
 
 /// Makes an error of a request that failed, and of which an earlier copy may have been executed.

@@ -11,6 +11,9 @@ pub struct Prefix {
     prefix: String,
     /// What stands in the braces before the bucket.
     mark: &'static str,
+    /// Whether the bucket of a key is its slot.
+    #[cfg(feature = "movable")]
+    by_slot: bool,
 }
 
 /// The names of one lock: in one text, since they are made for each request.
@@ -39,7 +42,12 @@ impl Prefix {
     pub fn new(prefix: &str) -> Result<Self> {
         let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
         if !prefix.is_empty() && prefix.len() <= Self::MAX_LEN && prefix.bytes().all(allowed) {
-            return Ok(Self { prefix: prefix.to_owned(), mark: "" });
+            return Ok(Self {
+                prefix: prefix.to_owned(),
+                mark: "",
+                #[cfg(feature = "movable")]
+                by_slot: false,
+            });
         }
         let message = format!(
             "the prefix must have 1 to {} visible ASCII characters, and no braces, which Redis Cluster gives a meaning",
@@ -72,7 +80,7 @@ impl Prefix {
             plain if plain.bytes().all(keep) => Cow::Borrowed(plain),
             _ => Cow::Owned(key.percent_encoded(keep)),
         };
-        let bucket = usize::try_from(fnv1a(encoded.as_bytes()) % BUCKETS).expect("it is below 256");
+        let bucket = self.bucket(key, &encoded);
         let digits = [HEX[bucket >> 4], HEX[bucket & 15]].map(char::from);
         let mut text =
             String::with_capacity(3 * (self.prefix.len() + self.mark.len() + 14) + 2 * encoded.len());
@@ -87,6 +95,36 @@ impl Prefix {
         let fence = add(&["#fence"]);
         add(&["#queue:", &encoded]);
         Names { text, lock, fence }
+    }
+
+    fn bucket(&self, key: &Key, encoded: &str) -> usize {
+        #[cfg(feature = "movable")]
+        if self.by_slot {
+            return lock_core::movable::Slot::of(key).index();
+        }
+        let _ = key;
+        usize::try_from(fnv1a(encoded.as_bytes()) % BUCKETS).expect("it is below 256")
+    }
+}
+
+#[cfg(feature = "movable")]
+impl Prefix {
+    /// Puts all keys of a slot into one bucket, which has the number of the slot.
+    #[must_use]
+    pub fn by_slot(self) -> Self {
+        Self { by_slot: true, ..self }
+    }
+
+    /// Returns what the names of all locks of a slot begin with: `<prefix>:{<slot>}:`.
+    #[must_use]
+    pub fn slot(&self, slot: lock_core::movable::Slot) -> String {
+        format!("{}:{{{}{:02x}}}:", self.prefix, self.mark, slot.index())
+    }
+
+    /// Returns the name of something that belongs to a slot, and is no lock: `<prefix>:{<slot>}#<what>`.
+    #[must_use]
+    pub fn beside(&self, slot: lock_core::movable::Slot, what: &str) -> String {
+        format!("{}:{{{}{:02x}}}#{what}", self.prefix, self.mark, slot.index())
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use redis::{FromRedisValue, RedisError, RedisResult};
 use tokio::{runtime::Handle, time};
 
 use crate::{
-    connection::{Connection, INSPECT, RELEASE, RENEW, Script},
+    connection::{Connection, INSPECT, RENEW, Script},
     failure,
     target::Target,
 };
@@ -60,6 +63,8 @@ struct Connections {
 struct Live {
     number: u64,
     connection: Connection,
+    /// When something was heard over it last, in nanoseconds of a [`BootInstant`].
+    heard: Arc<AtomicU64>,
 }
 
 struct Retired {
@@ -78,7 +83,7 @@ impl Node {
             request_timeout,
             dialing_time: request_timeout,
             ttl,
-            scripts: vec![&RENEW, &RELEASE, &INSPECT],
+            scripts: vec![&RENEW, &INSPECT],
             handshake: None,
             channel: None,
             connections,
@@ -243,11 +248,12 @@ impl Node {
         keys: &[&str],
         arguments: &[&str],
     ) -> RedisResult<T> {
-        let number = live.number;
-        let mut in_flight =
-            InFlightGuard { shared: &self.shared, number, sent: BootInstant::now(), answered: false };
+        let (number, heard) = (live.number, Arc::clone(&live.heard));
+        let sent = BootInstant::now().as_nanos();
+        let mut in_flight = InFlightGuard { shared: &self.shared, number, heard, sent, answered: false };
         let result = live.connection.run(script, keys, arguments).await;
         in_flight.answered = true;
+        live.heard.fetch_max(BootInstant::now().as_nanos(), Ordering::Relaxed);
         if let Err(error) = &result {
             if error.is_timeout() {
                 self.shared.retire(number);
@@ -272,7 +278,7 @@ impl Shared {
         let connection = dialed?;
         let mut connections = self.connections.lock();
         connections.dialed += 1;
-        let live = Live { number: connections.dialed, connection };
+        let live = Live { number: connections.dialed, connection, heard: Arc::default() };
         connections.live = Some(live.clone());
         Ok(live)
     }
@@ -349,19 +355,27 @@ impl fmt::Debug for Node {
     }
 }
 
-/// A request under way. If its caller gives up on it late, the connection is suspected of being dead: a half-open one
-/// never breaks by itself.
+/// A request under way. If its caller gives up on it late, and nothing was heard over the connection for long, that is
+/// suspected of being dead: a half-open one never breaks by itself. One that is slow is not left: to dial, and to undo
+/// over both, would make it slower still.
 struct InFlightGuard<'a> {
     shared: &'a Shared,
     number: u64,
-    sent: BootInstant,
+    heard: Arc<AtomicU64>,
+    /// In nanoseconds of a [`BootInstant`].
+    sent: u64,
     answered: bool,
 }
 
 impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let last = self.sent.max(self.heard.load(Ordering::Relaxed));
+        let silent = Duration::from_nanos(BootInstant::now().as_nanos().saturating_sub(last));
         // Half of the time is enough to suspect it, since part of the caller's time may have gone into dialing.
-        if !self.answered && BootInstant::now().since(self.sent) >= self.shared.request_timeout / 2 {
+        if silent >= self.shared.request_timeout / 2 {
             self.shared.retire(self.number);
         }
     }

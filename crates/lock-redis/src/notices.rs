@@ -1,7 +1,8 @@
-//! Notices of releases, heard over one connection for all waiters of a locker.
+//! Notices to a locker that a key is reserved for one of its waiters, heard over one connection for all of them.
 
 use std::{
     collections::{HashMap, HashSet},
+    convert::Infallible,
     fmt,
     sync::{Arc, Weak},
     time::Duration,
@@ -9,14 +10,14 @@ use std::{
 
 use futures_util::StreamExt;
 use lock_core::{
-    Error, ErrorKind, Result,
+    Error, Result,
     backend::{ReleaseListener, SharedAttempt},
 };
 use parking_lot::Mutex;
-use redis::{RedisResult, aio::PubSub};
+use redis::aio::PubSub;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc},
     time::{self, Instant},
 };
 
@@ -25,15 +26,15 @@ use crate::{failure, target::Target};
 /// Hands out listeners. The connection is opened for the first waiter and closed with the locker.
 pub struct Notices {
     shared: Arc<Shared>,
-    connecting: SharedAttempt<Subscriber>,
+    connecting: SharedAttempt<Subscription>,
 }
 
 struct Shared {
     target: Arc<Target>,
     request_timeout: Duration,
-    /// The one channel of this locker, on which each notice names the lock; else each lock has a channel.
-    inbox: Option<String>,
-    subscriber: Mutex<Option<Subscriber>>,
+    /// The channel of this locker, on which each notice names a lock.
+    inbox: String,
+    subscription: Mutex<Option<Subscription>>,
     /// When and why the last attempt to connect failed, if it did.
     failed: Mutex<Option<(Instant, Error)>>,
     heard: Mutex<Heard>,
@@ -52,44 +53,32 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// So many early notices are kept.
 const MOST_EARLY: usize = 1024;
 
-/// The task that has the connection, as those see it who ask it for something.
-type Subscriber = mpsc::UnboundedSender<Request>;
+/// The task that has the connection, as those see it who need it: it is closed with the connection, and the task ends
+/// when nobody has this any more.
+type Subscription = mpsc::UnboundedSender<Infallible>;
 
-enum Request {
-    Subscribe { channel: String, done: oneshot::Sender<RedisResult<()>> },
-    Unsubscribe { channel: String },
-}
-
-/// Hears when one lock is released. There is one at a time for each lock.
+/// Hears when one lock is reserved. There is one at a time for each lock.
 pub struct LockListener<'a> {
     notices: &'a Notices,
     lock: String,
-    subscription: Option<Subscription>,
+    listening: Option<Listening>,
 }
 
-struct Subscription {
+struct Listening {
     shared: Arc<Shared>,
-    subscriber: Subscriber,
+    subscription: Subscription,
     lock: String,
-    /// Tells of a release.
-    released: Arc<Notify>,
+    told: Arc<Notify>,
 }
 
 impl Notices {
-    /// Makes notices of `target`, to which no connection is opened yet. It will live in `runtime`.
+    /// Makes notices of `target` on the channel `inbox`, to which no connection is opened yet. It will live in
+    /// `runtime`.
     #[must_use]
-    pub fn new(target: Arc<Target>, request_timeout: Duration, runtime: &Handle) -> Self {
-        let (inbox, subscriber, failed, heard) = Default::default();
-        let shared = Shared { target, request_timeout, inbox, subscriber, failed, heard };
+    pub fn new(target: Arc<Target>, inbox: String, request_timeout: Duration, runtime: &Handle) -> Self {
+        let (subscription, failed, heard) = Default::default();
+        let shared = Shared { target, request_timeout, inbox, subscription, failed, heard };
         Self { shared: Arc::new(shared), connecting: SharedAttempt::new(runtime.clone()) }
-    }
-
-    /// Hears of all locks on one channel, whose notices name the lock.
-    #[must_use]
-    pub fn with_inbox(mut self, channel: String) -> Self {
-        Arc::get_mut(&mut self.shared).expect("it is shared with nobody before it is used").inbox =
-            Some(channel);
-        self
     }
 
     /// Returns whether the connection is open; none if it was never asked for.
@@ -102,10 +91,10 @@ impl Notices {
     /// Makes a listener that does not listen yet.
     #[must_use]
     pub fn listener(&self, lock: String) -> LockListener<'_> {
-        LockListener { notices: self, lock, subscription: None }
+        LockListener { notices: self, lock, listening: None }
     }
 
-    async fn connected(&self) -> Result<Subscriber> {
+    async fn connected(&self) -> Result<Subscription> {
         if let Some(present) = self.shared.present() {
             return Ok(present);
         }
@@ -126,104 +115,84 @@ impl Notices {
 }
 
 impl Shared {
-    fn present(&self) -> Option<Subscriber> {
-        self.subscriber.lock().clone().filter(|subscriber| !subscriber.is_closed())
+    fn present(&self) -> Option<Subscription> {
+        self.subscription.lock().clone().filter(|subscription| !subscription.is_closed())
     }
 
-    async fn connect(self: Arc<Self>) -> Result<Subscriber> {
+    async fn connect(self: Arc<Self>) -> Result<Subscription> {
         let server = self.target.server();
         let opened = async {
             let mut connection =
                 self.target.listen().await.map_err(|error| failure::of_connecting(error, &server))?;
-            if let Some(inbox) = &self.inbox {
-                let subscribed = connection.subscribe(inbox).await;
-                subscribed.map_err(|error| failure::of_request(error, &server))?;
-            }
+            let subscribed = connection.subscribe(&self.inbox).await;
+            subscribed.map_err(|error| failure::of_request(error, &server))?;
             Ok::<_, Error>(connection)
         };
         let limit = self.request_timeout;
         let connection = time::timeout(limit, opened)
             .await
             .map_err(|_| Error::no_answer(limit).with_server(&server))??;
-        let (requests, receiver) = mpsc::unbounded_channel();
+        let (subscription, wanted) = mpsc::unbounded_channel();
         // This is a task of the locker's runtime, and so is what it spawns. It must not keep itself alive.
-        tokio::spawn(listen(connection, receiver, Arc::downgrade(&self), limit));
-        *self.subscriber.lock() = Some(requests.clone());
-        Ok(requests)
+        tokio::spawn(listen(connection, wanted, Arc::downgrade(&self), limit));
+        *self.subscription.lock() = Some(subscription.clone());
+        Ok(subscription)
     }
 
     fn tell(&self, lock: &str) {
         let mut heard = self.heard.lock();
-        let released = heard.listeners.get(lock).cloned();
-        let is_early = released.is_none() && self.inbox.is_some() && !lock.is_empty();
-        if is_early && heard.early.len() < MOST_EARLY {
+        let listener = heard.listeners.get(lock).cloned();
+        if listener.is_none() && !lock.is_empty() && heard.early.len() < MOST_EARLY {
             heard.early.insert(lock.to_owned());
         }
         drop(heard);
-        released.iter().for_each(|released| released.notify_one());
+        listener.iter().for_each(|told| told.notify_one());
     }
 }
 
 impl ReleaseListener for LockListener<'_> {
     async fn listen(&mut self) -> Result<()> {
-        if self.subscription.as_ref().is_some_and(|old| !old.subscriber.is_closed()) {
+        if self.listening.as_ref().is_some_and(|old| !old.subscription.is_closed()) {
             return Ok(());
         }
         // One that broke would seem to tell for ever.
-        self.subscription = None;
-        let (shared, subscriber) = (Arc::clone(&self.notices.shared), self.notices.connected().await?);
-        let released = {
+        self.listening = None;
+        let (shared, subscription) = (Arc::clone(&self.notices.shared), self.notices.connected().await?);
+        let told = {
             let mut heard = shared.heard.lock();
-            let released = Arc::<Notify>::default();
+            let told = Arc::<Notify>::default();
             if heard.early.remove(&self.lock) {
-                released.notify_one();
+                told.notify_one();
             }
-            heard.listeners.insert(self.lock.clone(), Arc::clone(&released));
-            released
+            heard.listeners.insert(self.lock.clone(), Arc::clone(&told));
+            told
         };
-        // Made before a request is sent, so that a waiter who gives up meanwhile still unsubscribes.
-        let subscription = Subscription { shared, subscriber, lock: self.lock.clone(), released };
-        if self.notices.shared.inbox.is_none() {
-            let (done, subscribed) = oneshot::channel();
-            let broken =
-                |_| Error::new(ErrorKind::Unavailable, "the connection that hears of releases broke");
-            let request = Request::Subscribe { channel: self.lock.clone(), done };
-            subscription.subscriber.send(request).map_err(|_| broken(()))?;
-            let subscribed = subscribed.await.map_err(|_| broken(()))?;
-            subscribed.map_err(|error| failure::of_request(error, &self.notices.shared.target.server()))?;
-        }
-        self.subscription = Some(subscription);
+        self.listening = Some(Listening { shared, subscription, lock: self.lock.clone(), told });
         Ok(())
     }
 
     fn has_listened(&self) -> bool {
-        self.notices.shared.inbox.is_some() && self.notices.is_connected() == Some(true)
+        self.notices.is_connected() == Some(true)
     }
 
     async fn released(&mut self) {
-        match &mut self.subscription {
+        match &mut self.listening {
             None => std::future::pending().await,
-            Some(subscription) => {
+            Some(listening) => {
                 tokio::select! {
-                    () = subscription.released.notified() => {}
-                    () = subscription.subscriber.closed() => {}
+                    () = listening.told.notified() => {}
+                    () = listening.subscription.closed() => {}
                 }
             }
         }
     }
 }
 
-impl Drop for Subscription {
+impl Drop for Listening {
     fn drop(&mut self) {
-        let lock = std::mem::take(&mut self.lock);
         let mut heard = self.shared.heard.lock();
-        if heard.listeners.get(&lock).is_some_and(|present| Arc::ptr_eq(present, &self.released)) {
-            heard.listeners.remove(&lock);
-        }
-        drop(heard);
-        if self.shared.inbox.is_none() {
-            // If the connection's task has ended, so has the subscription.
-            let _ = self.subscriber.send(Request::Unsubscribe { channel: lock });
+        if heard.listeners.get(&self.lock).is_some_and(|present| Arc::ptr_eq(present, &self.told)) {
+            heard.listeners.remove(&self.lock);
         }
     }
 }
@@ -244,7 +213,7 @@ impl fmt::Debug for LockListener<'_> {
 /// breaks or falls silent; whoever waits is woken by that.
 async fn listen(
     connection: PubSub,
-    mut requests: mpsc::UnboundedReceiver<Request>,
+    mut wanted: mpsc::UnboundedReceiver<Infallible>,
     shared: Weak<Shared>,
     patience: Duration,
 ) {
@@ -252,33 +221,17 @@ async fn listen(
     let mut heard = Instant::now();
     loop {
         tokio::select! {
-            request = requests.recv() => {
-                let Some(request) = request else { return };
-                let answered = time::timeout(patience, async {
-                    match request {
-                        Request::Subscribe { channel, done } => {
-                            let _ = done.send(sink.subscribe(&channel).await);
-                        }
-                        // A broken connection ends the stream of messages, and so this task.
-                        Request::Unsubscribe { channel } => drop(sink.unsubscribe(&channel).await),
-                    }
-                });
-                if answered.await.is_err() {
-                    return;
-                }
-                heard = Instant::now();
-            }
+            _ = wanted.recv() => return,
             message = messages.next() => {
                 let (Some(message), Some(shared)) = (message, shared.upgrade()) else { return };
-                match &shared.inbox {
-                    None => shared.tell(message.get_channel_name()),
-                    Some(_) => shared.tell(&String::from_utf8_lossy(message.get_payload_bytes())),
-                }
+                shared.tell(&String::from_utf8_lossy(message.get_payload_bytes()));
                 heard = Instant::now();
             }
             // A connection that died silently would leave all who wait without a word.
-            () = time::sleep_until(heard + 2 * patience), if is_awaited(&shared) => {
-                if !matches!(time::timeout(patience, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
+            () = time::sleep_until(heard + 2 * patience) => {
+                if is_awaited(&shared)
+                    && !matches!(time::timeout(patience, sink.ping::<redis::Value>()).await, Ok(Ok(_)))
+                {
                     return;
                 }
                 heard = Instant::now();

@@ -1,6 +1,6 @@
 //! Where the locks live: one Redis, the primary that Sentinel names, or a cluster.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use lock_core::Result;
 use redis::{Client, IntoConnectionInfo, aio::PubSub, io::tcp::TcpSettings};
@@ -10,16 +10,18 @@ use crate::{connection::Connection, failure};
 /// Which Redis to lock on.
 ///
 /// Made of an address (`redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS, `unix:///path`), or of
-/// a [`redis::Client`] for everything that client can be given, such as certificates of your own.
+/// a [`redis::Client`] for everything that client can be given, such as certificates of your own. Cheap to clone.
+#[derive(Clone)]
 pub struct Target {
-    kind: Kind,
+    kind: Arc<Kind>,
     accepts_eviction: bool,
 }
 
+#[derive(Clone)]
 enum Kind {
     Single(Box<Client>),
     #[cfg(feature = "sentinel")]
-    Sentinel(Box<tokio::sync::Mutex<redis::sentinel::SentinelClient>>),
+    Sentinel(std::sync::Arc<tokio::sync::Mutex<redis::sentinel::SentinelClient>>),
     #[cfg(feature = "cluster")]
     Cluster {
         client: Box<redis::cluster::ClusterClient>,
@@ -45,7 +47,7 @@ impl Target {
     #[cfg(feature = "sentinel")]
     #[must_use]
     pub fn sentinel(client: redis::sentinel::SentinelClient) -> Self {
-        Self::of(Kind::Sentinel(Box::new(tokio::sync::Mutex::new(client))))
+        Self::of(Kind::Sentinel(std::sync::Arc::new(tokio::sync::Mutex::new(client))))
     }
 
     /// Names a Redis Cluster: each key lives on one primary, found by the hash of its bucket.
@@ -73,7 +75,7 @@ impl Target {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, accepts_eviction: false }
+        Self { kind: Arc::new(kind), accepts_eviction: false }
     }
 
     /// Accepts even a server whose `maxmemory-policy` may delete locks, or that does not tell its policy.
@@ -91,7 +93,7 @@ impl Target {
     /// Returns whether it is always the same server.
     #[must_use]
     pub fn is_one_server(&self) -> bool {
-        match &self.kind {
+        match &*self.kind {
             Kind::Single(_) => true,
             #[cfg(any(feature = "sentinel", feature = "cluster"))]
             _ => false,
@@ -102,7 +104,7 @@ impl Target {
     #[must_use]
     pub fn server(&self) -> String {
         let address = |client: &Client| client.get_connection_info().addr().to_string();
-        match &self.kind {
+        match &*self.kind {
             Kind::Single(client) => address(client),
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(_) => "the primary that sentinel names".to_owned(),
@@ -116,7 +118,7 @@ impl Target {
     /// Returns what a server must speak to be understood, in words.
     #[must_use]
     pub fn protocol(&self) -> &'static str {
-        let client = match &self.kind {
+        let client = match &*self.kind {
             Kind::Single(client) => Some(&**client),
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(_) => None,
@@ -138,7 +140,7 @@ impl Target {
             .set_response_timeout(None)
             .set_connection_timeout(None)
             .set_pipeline_buffer_size(1024);
-        let client = match &self.kind {
+        let client = match &*self.kind {
             Kind::Single(client) => Client::clone(client),
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(client) => client.lock().await.async_get_client().await?,
@@ -154,7 +156,7 @@ impl Target {
     /// Opens a connection that can listen to notices.
     pub(crate) async fn listen(&self) -> redis::RedisResult<PubSub> {
         choose_cryptography();
-        match &self.kind {
+        match &*self.kind {
             Kind::Single(client) => client.get_async_pubsub().await,
             #[cfg(feature = "sentinel")]
             Kind::Sentinel(client) => {

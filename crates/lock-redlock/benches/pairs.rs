@@ -58,8 +58,12 @@ impl Lock {
         let mut token = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
         let mut count = 0;
         let delete = Script::new(COMPARE_AND_DELETE);
-        let acquire = Script::new(include_str!("../scripts/acquire.lua"));
-        let release = Script::new(include_str!("../../lock-redis/scripts/release.lua"));
+        let script = |text: &str| {
+            Script::new(&text.replace("-- include queue.lua\n", include_str!("../scripts/queue.lua")))
+        };
+        let acquire = script(include_str!("../scripts/acquire.lua"));
+        let release = script(include_str!("../scripts/release.lua"));
+        let queue = format!("{key}#queue");
         let fence = format!("lock:{{redlock:00}}#fence{number}");
         while !over.load(Ordering::Relaxed) {
             match &mut self {
@@ -79,16 +83,17 @@ impl Lock {
                     let mut acquire = acquire.key(&key);
                     acquire
                         .key("lock:{redlock}#memory")
+                        .key(&queue)
                         .arg(&owner)
                         .arg("60000")
-                        .arg("0")
+                        .arg("go")
                         .arg(&fence)
                         .arg(token);
                     let votes =
                         connections.iter_mut().map(|one| acquire.invoke_async::<(String, u64, String)>(one));
                     ensure!(try_join_all(votes).await?.into_iter().all(|(word, ..)| word == "granted"));
                     let mut release = release.key(&key);
-                    release.arg(&owner);
+                    release.key(&queue).arg(&owner);
                     let freed = connections.iter_mut().map(|one| release.invoke_async::<bool>(one));
                     ensure!(try_join_all(freed).await?.into_iter().all(|freed| freed));
                 }

@@ -1,7 +1,8 @@
 -- Tells what this server remembers, and makes it remember the longest TTL that anybody asks for. Over a new connection
 -- it also takes the vote from a server that was restarted, unless its log has all that it voted for.
 --
--- KEYS[1] what this server remembers: a hash of fence counters and of
+-- KEYS[1] what this server remembers: a hash of fence counters, of registers (whose names have a space; see
+--         prepare.lua), and of
 --           floor   the newest token that was known when it got its vote; without it, it never had one
 --           ttl     the longest TTL in ms
 --           run     the run id for which all this is true   log   "1" if each write was logged in that run
@@ -30,7 +31,7 @@ end
 local newest, others = 0, {ttl = true, run = true, log = true, forgot = true}
 local fields = redis.call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do
-  if not others[fields[i]] then
+  if not others[fields[i]] and not string.find(fields[i], ' ', 1, true) then
     newest = math.max(newest, tonumber(fields[i + 1]))
   end
 end

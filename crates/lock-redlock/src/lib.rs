@@ -1,14 +1,34 @@
 #![doc = include_str!("../README.md")]
 
-mod backoff;
+#[cfg(feature = "movable")]
+mod agreement;
+#[cfg(feature = "movable")]
+mod census;
+mod gate;
 mod handshake;
 mod listener;
+#[cfg(feature = "movable")]
+mod look;
+#[cfg(feature = "movable")]
+mod markers;
+#[cfg(feature = "movable")]
+mod movable;
 mod names;
+#[cfg(feature = "movable")]
+mod questions;
+mod queues;
 mod recovery;
+#[cfg(feature = "movable")]
+mod register;
+mod remembered;
 mod requests;
 mod servers;
+#[cfg(all(test, feature = "movable"))]
+mod simulation;
 mod store;
 mod unfinished;
+#[cfg(feature = "movable")]
+mod value;
 mod voter;
 mod votes;
 
@@ -22,6 +42,8 @@ pub use redis;
 pub use crate::store::RedlockStore;
 
 use lock_core::backend::Leased;
+
+use crate::names::RedlockNames;
 
 /// Locks on a majority of independent Redis servers. Cheap to clone; clones share everything, connections too.
 ///
@@ -72,7 +94,7 @@ impl RedlockLocker {
         Error: From<T::Error>,
     {
         let targets = targets.into_iter().map(TryInto::try_into).collect::<Result<Vec<Target>, _>>()?;
-        let store = RedlockStore::connect(targets, &options).await?;
+        let store = RedlockStore::connect(targets, RedlockNames::new(&options)?, &options).await?;
         Ok(Self(Locker::new(Leased::new(store, &options)?)))
     }
 

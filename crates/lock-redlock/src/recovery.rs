@@ -15,6 +15,8 @@
 //!   the servers that still know. They are asked after that wait, since a claim that counts its old vote may collect
 //!   others until then, and no longer.
 //!
+//! With slots it is also told what the others know of them; see `remembered.rs`.
+//!
 //! Where all servers answer and none ever had a vote, the set is new: then nothing has to be waited for. One that has
 //! or had its vote, though it never used it, tells that the others may have.
 
@@ -32,6 +34,7 @@ use parking_lot::Mutex;
 use tokio::time;
 
 use crate::{
+    remembered::to_restore,
     requests::{Memory, RESTORE_VOTE, Request},
     servers::Servers,
 };
@@ -126,20 +129,17 @@ impl AmnesiaRecovery {
         let last = forgot.iter().map(|(_, noticed, _)| *noticed).max();
         let mut next = servers.limit / 4;
         if none || remember >= majority {
+            let mut due = Vec::new();
             for (index, noticed, mark) in &forgot {
                 let noticed = if none { last.unwrap_or(*noticed) } else { *noticed };
                 let back = if none && !used { started } else { noticed.after(self.wait()) };
                 if started < back {
                     next = next.min(back.since(started));
-                } else if self.restore_vote(*index, mark, newest).await {
-                    remember += 1;
-                    tracing::info!(
-                        server = servers.voters[*index].server(),
-                        newest,
-                        "the server has its vote back"
-                    );
+                } else {
+                    due.push((*index, mark));
                 }
             }
+            remember += self.restore_votes(&due, newest, none).await;
         }
         self.due.store(BootInstant::now().after(next).as_nanos(), Ordering::Relaxed);
         if remember >= majority {
@@ -178,9 +178,35 @@ impl AmnesiaRecovery {
         survey
     }
 
-    async fn restore_vote(&self, index: usize, mark: &str, newest: u64) -> bool {
+    /// Gives servers their votes back that waited for long enough, each known by the mark of its loss; returns how many
+    /// have theirs.
+    async fn restore_votes(&self, due: &[(usize, &String)], newest: u64, none: bool) -> usize {
+        if due.is_empty() {
+            return 0;
+        }
+        // Asked for after the wait, as the newest token was.
+        let told = match Box::pin(to_restore(&self.servers, !none)).await {
+            Ok(told) => told,
+            Err(error) => {
+                tracing::debug!(%error, "servers without their data stay without their votes for now");
+                return 0;
+            }
+        };
+        let mut restored = 0;
+        for (index, mark) in due {
+            if self.restore_vote(*index, mark, newest, &told).await {
+                restored += 1;
+                let server = self.servers.voters[*index].server();
+                tracing::info!(server, newest, "the server has its vote back");
+            }
+        }
+        restored
+    }
+
+    async fn restore_vote(&self, index: usize, mark: &str, newest: u64, told: &[String]) -> bool {
         let longest = self.longest_ttl_ms.load(Ordering::Relaxed);
-        let arguments = vec![mark.to_owned(), newest.to_string(), longest.to_string()];
+        let mut arguments = vec![mark.to_owned(), newest.to_string(), longest.to_string()];
+        arguments.extend_from_slice(told);
         let keys = vec![self.servers.names.memory.clone()];
         let request = Arc::new(Request { script: &RESTORE_VOTE, keys, arguments });
         let restored = Arc::clone(&self.servers.voters[index]).ask::<bool>(request).await;

@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{
-    Error, ErrorKind, Key, Options, Result,
+    Error, ErrorKind, Options, Result,
     backend::{BoxFuture, present_runtime},
 };
 use lock_redis::{Answer, Target};
@@ -18,11 +18,16 @@ use crate::{
     voter::Voter,
 };
 
+/// The least time for which those are waited for that are slower than a majority.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// The servers that have a vote each.
 pub(crate) struct Servers {
     pub(crate) voters: Vec<Arc<Voter>>,
     pub(crate) run_ids: Arc<RunIds>,
     pub(crate) names: RedlockNames,
+    /// On which waiters of this locker are told that they are next.
+    pub(crate) channel: String,
     pub(crate) ttl: Duration,
     /// The request timeout.
     pub(crate) limit: Duration,
@@ -34,12 +39,15 @@ pub(crate) struct Servers {
 pub(crate) type Asked<T> = FuturesUnordered<BoxFuture<'static, (usize, Reply<T>)>>;
 
 impl Servers {
-    pub(crate) async fn connect(targets: Vec<Arc<Target>>, options: &Options) -> Result<Self> {
+    pub(crate) async fn connect(
+        targets: Vec<Arc<Target>>,
+        names: RedlockNames,
+        options: &Options,
+    ) -> Result<Self> {
         let runtime = present_runtime()?;
         let timing = options.check()?;
         let (ttl, limit) = (timing.ttl(), timing.request_timeout());
-        let names = RedlockNames::new(options)?;
-        let channel = names.of(&Key::new("connected")?).lock().to_owned();
+        let channel = names.channel();
         let run_ids = Arc::<RunIds>::default();
         let voter = |(index, target): (usize, Arc<Target>)| {
             let (server, memory) = (target.server(), names.memory.clone());
@@ -48,7 +56,7 @@ impl Servers {
         };
         let voters: Vec<_> = targets.into_iter().enumerate().map(voter).collect();
         check_set(&voters)?;
-        let servers = Self { voters, run_ids, names, ttl, limit, runtime };
+        let servers = Self { voters, run_ids, names, channel, ttl, limit, runtime };
         servers.reach_majority().await?;
         Ok(servers)
     }
@@ -109,6 +117,11 @@ impl Servers {
     /// Returns how long one of them is waited for.
     pub(crate) fn patience(&self) -> Duration {
         self.voters[0].patience()
+    }
+
+    /// Returns for how long the others are waited for where a majority `took` so long: a few times that.
+    pub(crate) fn a_while(&self, took: Duration) -> Duration {
+        (8 * took + MOMENT).min(self.limit / 4)
     }
 
     /// Counts answers until a majority has said yes or no; the others are left to `rest`. `read` makes a yes or a no of

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use tokio::time::{self, Instant};
 
 use crate::{
-    requests::{Request, VoteReply, is_busy},
+    recovery::AmnesiaRecovery,
+    requests::{Request, VoteReply, forgotten, is_busy},
     servers::{Asked, Servers, indexed},
 };
 
@@ -27,13 +28,14 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The last votes for claims that are held already, which a renewal may need, and the last answers to releases.
 pub(crate) struct Unfinished {
     servers: Arc<Servers>,
+    recovery: Arc<AmnesiaRecovery>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     votes: HashMap<OwnerId, LateVotes>,
-    answers: Vec<(Instant, Asked<bool>)>,
+    answers: Vec<(Instant, Asked<u8>)>,
     /// Whether a task looks.
     is_seen_to: bool,
 }
@@ -46,8 +48,8 @@ struct LateVotes {
 }
 
 impl Unfinished {
-    pub(crate) fn new(servers: Arc<Servers>) -> Arc<Self> {
-        Arc::new(Self { servers, state: Mutex::default() })
+    pub(crate) fn new(servers: Arc<Servers>, recovery: Arc<AmnesiaRecovery>) -> Arc<Self> {
+        Arc::new(Self { servers, recovery, state: Mutex::default() })
     }
 
     /// Goes on collecting votes: those of `pending`, and of those who `refused`, where another was just giving its vote
@@ -79,7 +81,7 @@ impl Unfinished {
     }
 
     /// Hears the rest of the answers.
-    pub(crate) fn hear(self: &Arc<Self>, pending: Asked<bool>) {
+    pub(crate) fn hear(self: &Arc<Self>, pending: Asked<u8>) {
         if !pending.is_empty() {
             let until = Instant::now() + self.servers.patience();
             self.add(|state| state.answers.push((until, pending)));
@@ -99,7 +101,7 @@ impl Unfinished {
         loop {
             time::sleep(every).await;
             let mut next = std::pin::pin!(time::sleep(every));
-            let done = poll_fn(|context| match self.state.lock().look(context, &self.servers) {
+            let done = poll_fn(|context| match self.state.lock().look(context, &self) {
                 true => Poll::Ready(true),
                 false => next.as_mut().poll(context).map(|()| false),
             });
@@ -112,9 +114,9 @@ impl Unfinished {
 
 impl State {
     /// Takes what has come; returns whether nothing is left. What is late is given up.
-    fn look(&mut self, context: &mut Context<'_>, servers: &Servers) -> bool {
+    fn look(&mut self, context: &mut Context<'_>, of: &Unfinished) -> bool {
         let now = Instant::now();
-        self.votes.retain(|_, late| late.is_open(context, servers, now));
+        self.votes.retain(|_, late| late.is_open(context, of, now));
         self.answers.retain_mut(|(until, pending)| {
             let is_open = loop {
                 match pending.poll_next_unpin(context) {
@@ -131,11 +133,15 @@ impl State {
 }
 
 impl LateVotes {
-    fn is_open(&mut self, context: &mut Context<'_>, servers: &Servers, now: Instant) -> bool {
+    fn is_open(&mut self, context: &mut Context<'_>, of: &Unfinished, now: Instant) -> bool {
         loop {
             match self.pending.poll_next_unpin(context) {
-                Poll::Ready(Some((index, reply))) if is_busy(&reply) => self.ask_again(index, servers),
-                Poll::Ready(Some(_)) => {}
+                Poll::Ready(Some((index, reply))) if is_busy(&reply) => self.ask_again(index, &of.servers),
+                Poll::Ready(Some((index, reply))) => {
+                    if let Some(mark) = forgotten(&reply) {
+                        of.recovery.notice(index, mark);
+                    }
+                }
                 Poll::Ready(None) => return false,
                 Poll::Pending => return now < self.until,
             }
@@ -148,7 +154,7 @@ impl LateVotes {
             let voter = Arc::clone(&servers.voters[index]);
             // Each of these is bounded by itself.
             self.until = Instant::now() + 2 * servers.patience();
-            self.pending.push(indexed(index, voter.claim_again(Arc::clone(&self.request))));
+            self.pending.push(indexed(index, voter.claim_again(Arc::new(self.request.of_holder()))));
         }
     }
 }

@@ -13,7 +13,7 @@ use lock_redis::{Handshake, Node, Target};
 use redis::FromRedisValue;
 use tokio::{runtime::Handle, time};
 
-use crate::requests::{Reply, Request, VoteReply};
+use crate::requests::{ACQUIRE, HAND_ON, RELEASE, Reply, Request, VoteReply};
 
 pub(crate) struct Voter {
     node: Node,
@@ -40,6 +40,7 @@ impl Voter {
     ) -> Self {
         let patience = limit - limit / 8;
         let node = Node::new(target, limit, ttl, &runtime).with_handshake(handshake).with_channel(channel);
+        let node = [&ACQUIRE, &RELEASE, &HAND_ON].into_iter().fold(node, Node::with_script);
         Self {
             // Connecting takes several round trips, where a request takes one.
             node: node.with_dialing_time(4 * patience),
@@ -120,6 +121,20 @@ impl Voter {
         Box::pin(self.watched(everywhere)).await
     }
 
+    /// As [`end`](Self::end), of a claim that goes on: what ends it has to go after this too, wherever it may still
+    /// arrive.
+    pub(crate) async fn end_for_now<T>(
+        self: Arc<Self>,
+        started: BootInstant,
+        request: Arc<Request>,
+    ) -> Reply<T>
+    where
+        T: FromRedisValue + Send + 'static,
+    {
+        let mut open = OpenClaim(Some(Arc::clone(&self)));
+        self.end(started, request).await.inspect(|_| open.0 = None)
+    }
+
     /// Asks, and waits for no longer than its patience.
     pub(crate) async fn ask<T>(self: Arc<Self>, request: Arc<Request>) -> Reply<T>
     where
@@ -194,7 +209,8 @@ impl Voter {
     }
 }
 
-/// A request for a vote. Without an answer, what ends the claim has to go after it wherever it may still arrive.
+/// A request for a vote or a place. Without an answer, what ends the claim has to go after it wherever it may still
+/// arrive.
 struct OpenClaim(Option<Arc<Voter>>);
 
 impl Drop for OpenClaim {

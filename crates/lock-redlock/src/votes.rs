@@ -9,12 +9,21 @@ use lock_core::{Error, backend::Effect};
 pub(crate) enum Vote {
     /// It votes for the claim.
     Granted,
-    /// It votes for another.
-    Busy { free_in: Duration, owner: String },
+    /// It votes for another, or keeps its vote for another.
+    Busy {
+        free_in: Duration,
+        owner: String,
+        /// Whether the other is next, and has no vote yet.
+        is_next: bool,
+        /// The ticket under which the claim stands in the queue there, if it does.
+        ticket: Option<u64>,
+    },
     /// It would vote for the claim if its token were larger than this.
     Stale(u64),
     /// It has no vote.
     Forgot,
+    /// It votes for nobody, since the slot of the key is not open there.
+    Closed,
     /// It gave no answer.
     Failed(Error),
 }
@@ -30,6 +39,8 @@ pub(crate) enum Decision {
     Busy,
     /// No majority can vote.
     Unavailable,
+    /// No majority votes, since the slot of the key is not open.
+    Closed,
 }
 
 /// The votes of one round.
@@ -38,26 +49,45 @@ pub(crate) struct Tally {
     servers: usize,
     granted: usize,
     busy: Vec<(Duration, String)>,
+    tickets: Vec<u64>,
+    is_reserved: bool,
     stale: usize,
     newest: u64,
     forgot: usize,
+    closed: usize,
     failures: Vec<Error>,
 }
 
 impl Tally {
     pub(crate) fn of(servers: usize) -> Self {
-        Self { servers, granted: 0, busy: Vec::new(), stale: 0, newest: 0, forgot: 0, failures: Vec::new() }
+        Self {
+            servers,
+            granted: 0,
+            busy: Vec::new(),
+            tickets: Vec::new(),
+            is_reserved: false,
+            stale: 0,
+            newest: 0,
+            forgot: 0,
+            closed: 0,
+            failures: Vec::new(),
+        }
     }
 
     pub(crate) fn count(&mut self, vote: Vote) {
         match vote {
             Vote::Granted => self.granted += 1,
-            Vote::Busy { free_in, owner } => self.busy.push((free_in, owner)),
+            Vote::Busy { free_in, owner, is_next, ticket } => {
+                self.busy.push((free_in, owner));
+                self.is_reserved |= is_next;
+                self.tickets.extend(ticket);
+            }
             Vote::Stale(token) => {
                 self.stale += 1;
                 self.newest = self.newest.max(token);
             }
             Vote::Forgot => self.forgot += 1,
+            Vote::Closed => self.closed += 1,
             Vote::Failed(error) => self.failures.push(error),
         }
     }
@@ -71,7 +101,7 @@ impl Tally {
     }
 
     fn pending(&self) -> usize {
-        self.servers - self.votes() - self.forgot - self.failures.len()
+        self.servers - self.votes() - self.forgot - self.closed - self.failures.len()
     }
 
     /// Returns whether a majority has voted, so that the rest need not be waited for without end.
@@ -95,8 +125,8 @@ impl Tally {
             return Some(Decision::Held);
         }
         // No majority can vote because of faults alone. The number of servers is odd.
-        if self.forgot + self.failures.len() >= majority {
-            return Some(Decision::Unavailable);
+        if self.forgot + self.closed + self.failures.len() >= majority {
+            return Some(if self.closed > 0 { Decision::Closed } else { Decision::Unavailable });
         }
         if self.granted + pending >= majority {
             return None;
@@ -117,11 +147,27 @@ impl Tally {
     }
 
     /// Returns whether this claim, of all that split the votes, stays while the others yield: the one with the smallest
-    /// owner id does. All who see its vote agree on that, so that one wins of those who try at once.
+    /// owner id does. All who see its vote agree on that, so that one wins of those who try at once. Nobody stays where
+    /// a waiter is next.
     pub(crate) fn stays(&self, own: &str) -> bool {
         self.granted > 0
+            && !self.is_reserved
             && !self.has_majority_for_another()
             && self.busy.iter().all(|(_, other)| own < other.as_str())
+    }
+
+    /// Returns the ticket under which the claim can wait in queues, if a majority lets it once it has given its votes
+    /// back: the median of what it was given.
+    pub(crate) fn ticket(&self) -> Option<u64> {
+        let mut tickets = self.tickets.clone();
+        tickets.sort_unstable();
+        let can_wait = self.granted + tickets.len() >= self.majority();
+        tickets.get(tickets.len().saturating_sub(1) / 2).copied().filter(|_| can_wait)
+    }
+
+    /// Returns whether all have answered or failed.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.pending() == 0
     }
 
     /// Returns the newest token of those who want a larger one.
@@ -131,8 +177,15 @@ impl Tally {
 
     /// Returns whether the claim may have left anything anywhere.
     pub(crate) fn effect(&self) -> Effect {
-        let asked = if self.granted + self.pending() > 0 { Effect::Possible } else { Effect::None };
-        self.failures.iter().fold(asked, |effect, failure| effect.and(failure.effect()))
+        // Who is told to propose more may stand in the queue there.
+        let may_wait = self.stale > 0 || !self.tickets.is_empty();
+        if may_wait || self.may_have_votes() { Effect::Possible } else { Effect::None }
+    }
+
+    /// Returns whether a server may vote for the claim.
+    pub(crate) fn may_have_votes(&self) -> bool {
+        self.granted + self.pending() > 0
+            || self.failures.iter().any(|failure| failure.effect() == Effect::Possible)
     }
 
     /// Returns when enough votes for another will have run out, if one other has a majority: else nobody may have the
@@ -145,6 +198,11 @@ impl Tally {
         ends.sort_unstable();
         let needed = self.majority() - self.granted;
         ends.get(needed - 1).copied()
+    }
+
+    /// Returns whether a server has no vote, or did not answer.
+    pub(crate) fn lacks_servers(&self) -> bool {
+        self.forgot + self.failures.len() + self.pending() > 0
     }
 
     pub(crate) fn forgot(&self) -> usize {
@@ -169,8 +227,14 @@ mod tests {
                 'g' => Vote::Granted,
                 's' => Vote::Stale(7),
                 '0' => Vote::Forgot,
+                '/' => Vote::Closed,
                 'x' => Vote::Failed(Error::new(ErrorKind::Unavailable, "dead").without_effect()),
-                owner => Vote::Busy { free_in: Duration::from_millis(9), owner: owner.to_string() },
+                owner => {
+                    // Only those in capitals let the claim wait in a queue.
+                    let ticket = owner.is_ascii_uppercase().then_some(u64::from(owner));
+                    let (free_in, owner) = (Duration::from_millis(9), owner.to_string());
+                    Vote::Busy { free_in, owner, is_next: ticket.is_some(), ticket }
+                }
             });
         }
         tally
@@ -178,7 +242,7 @@ mod tests {
 
     #[test]
     fn it_is_decided_at_the_first_majority_either_way() {
-        use Decision::{Again, Busy, Held, Unavailable};
+        use Decision::{Again, Busy, Closed, Held, Unavailable};
         for (votes, decision) in [
             ("", None),
             ("gg", None),
@@ -203,6 +267,13 @@ mod tests {
             ("ssaa", Some(Again)),
             ("saaa", Some(Busy)),
             ("ssxx", Some(Again)),
+            ("ggg/", Some(Held)),
+            ("g//", None),
+            ("gg//", None),
+            ("aaa//", Some(Busy)),
+            ("///", Some(Closed)),
+            ("/x0", Some(Closed)),
+            ("gg/xx", Some(Closed)),
         ] {
             assert_eq!(tally(votes).decided(), decision, "{votes}");
         }
@@ -213,6 +284,21 @@ mod tests {
         assert!(!tally("gg").has_quorum());
         assert_eq!(tally("ggaa").without_the_rest(), Decision::Busy);
         assert_eq!(tally("ggsa").without_the_rest(), Decision::Again);
+    }
+
+    #[test]
+    fn the_ticket_is_the_median_of_those_that_were_given() {
+        for (votes, ticket) in [
+            ("ABC", Some('B')),
+            ("ggCAB", Some('B')),
+            ("AAZZ", Some('A')),
+            ("xxgAB", Some('A')),
+            ("xaaAA", None),
+        ] {
+            assert_eq!(tally(votes).ticket(), ticket.map(u64::from), "{votes}");
+        }
+        assert_eq!(tally("xxaaa").effect(), Effect::None);
+        assert_eq!(tally("xxaAx").effect(), Effect::Possible, "it has a place");
     }
 
     #[test]

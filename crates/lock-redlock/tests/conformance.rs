@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use lock_conformance::{Data, Fixture};
 use lock_core::{AnyLocker, Key};
 use lock_redlock::{Options, RedlockLocker};
@@ -44,14 +44,10 @@ impl RedlockFixture {
         self.urls.iter().map(locks).sum()
     }
 
-    fn listeners(&self, name: &str) -> Result<usize> {
-        let listeners = |url: &String| {
-            let Value::Array(heard) = given::redis(url, &["PUBSUB", "NUMSUB", name])? else {
-                bail!("PUBSUB NUMSUB gives a list");
-            };
-            number(heard.get(1))
-        };
-        self.urls.iter().map(listeners).sum()
+    /// How many places in queues there are, and reservations.
+    fn places(&self, name: &str) -> Result<usize> {
+        let queue = name.replacen("}:", "}#queue:", 1);
+        self.urls.iter().map(|url| number(Some(&given::redis(url, &["ZCARD", &queue])?))).sum()
     }
 }
 
@@ -80,17 +76,17 @@ impl Fixture for RedlockFixture {
     }
 
     /// The record of a majority is one. Anything less is looked at once more: an acquire or a release is done when a
-    /// majority has answered, and what goes to the others, or ends a subscription, may still be on its way.
+    /// majority has answered, and what goes to the others may still be on its way.
     async fn traces(&self, key: &Key) -> Result<usize> {
         let name = self.operator.name_in_redis(key.as_str())?;
         let look = Instant::now();
         loop {
-            let (locks, listeners) = (self.locks(&name)?, self.listeners(&name)?);
+            let (locks, places) = (self.locks(&name)?, self.places(&name)?);
             if locks > SERVERS / 2 {
-                return Ok(1 + listeners);
+                return Ok(1 + places);
             }
-            if locks + listeners == 0 || look.elapsed() > Duration::from_millis(200) {
-                return Ok(locks + listeners);
+            if locks + places == 0 || look.elapsed() > Duration::from_millis(200) {
+                return Ok(locks + places);
             }
             // why: a bounded poll of a condition
             thread::sleep(Duration::from_millis(1));

@@ -1,35 +1,46 @@
 -- Holds the key for one claim if it is free or reserved for the claim; else gives the claim a place in the queue, if it
 -- waits.
 --
--- KEYS[1] the lock: "<owner id>:<token>", and "+" if somebody waits; or "<owner id>~" if it is reserved for a waiter
+-- KEYS[1] the lock: "<owner id>:<token>", and "+" if somebody waits; or "<owner id>~" if it is reserved for a waiter;
+--         with slots, "@<epoch>" stands behind the token, and behind that the label of a copy, see put_copies.lua
 -- KEYS[2] the fence counter of the lock's slot, and behind it ";<id>@<until when, in ms>" for each claim that was undone
 --         lately, see undo.lua, and, with the id "q", as long as there may be queues
 -- KEYS[3] the queue; see queue.lua
+-- KEYS[4] with slots, the marker of the lock's slot
 -- ARGV[1] owner id   ARGV[2] TTL in ms
 -- ARGV[3] what stands behind the owner id in the queue: "?" if the claim cannot be told, "" if it does not wait
 -- ARGV[4] what stands there if it can be told
--- ARGV[5] the server's time in microseconds when the claimant's connection was dialed; "" if the server may have been
---         replaced since
+-- ARGV[5] with slots, what the marker must be: "open <epoch>"
+-- the last, ARGV[5] or ARGV[6]: the server's time in microseconds when the claimant's connection was dialed; "" if the
+--         server may have been replaced since
 --
 -- Returns {1, token}; {0, ms until the holder's lease ends}; {3, the same} if the claim is in the queue; {2, 0} if there
--- is no larger token. Nobody waits for the answer to a copy that is refused.
+-- is no larger token; {4, marker or ""} if that is another. Nobody waits for the answer to a copy that is refused.
 local held = redis.call('GET', KEYS[1])
 local own = held and string.sub(held, 1, 32) == ARGV[1]
 if own and string.find(held, ':', 33, true) then
   -- The same claim again, because its first reply was lost.
   return {1, string.match(held, '%d+', 34)}
 end
+local epoch = ''
+if KEYS[4] then
+  local marker = redis.call('GET', KEYS[4])
+  if marker ~= ARGV[5] then
+    return {4, marker or ''}
+  end
+  epoch = '@' .. string.sub(marker, 6)
+end
 if held and not own and ARGV[3] == '' then
   return {0, redis.call('PTTL', KEYS[1])}
 end
-local floor = tonumber(ARGV[5])
+local floor = tonumber(ARGV[#ARGV])
 if not held and floor then
   local token = redis.pcall('INCR', KEYS[2])
   -- A counter that is a number alone, and larger than the time of dialing, was in use since, and there is no queue. From
   -- 2^53 on numbers are not exact, and tokens would repeat.
   if type(token) == 'number' and token > floor and token < 9007199254740992 then
     token = string.format('%.0f', token)
-    redis.call('SET', KEYS[1], ARGV[1] .. ':' .. token, 'PX', ARGV[2])
+    redis.call('SET', KEYS[1], ARGV[1] .. ':' .. token .. epoch, 'PX', ARGV[2])
     return {1, token}
   end
 end
@@ -93,5 +104,5 @@ if last >= 9007199254740991 then
 end
 local token = string.format('%.0f', last + 1)
 redis.call('SET', KEYS[2], token .. rest)
-redis.call('SET', KEYS[1], ARGV[1] .. ':' .. token .. waited_for, 'PX', ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. token .. epoch .. waited_for, 'PX', ARGV[2])
 return {1, token}

@@ -1,6 +1,10 @@
 #![doc = include_str!("../README.md")]
 
-mod reservations;
+mod gate;
+#[cfg(feature = "movable")]
+mod markers;
+#[cfg(feature = "movable")]
+mod movable;
 mod scripts;
 mod store;
 
@@ -58,7 +62,7 @@ impl SetnxLocker {
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let store = SetnxStore::connect(target.try_into()?, &options).await?;
+        let store = SetnxStore::connect(target.try_into()?, &options, gate::Slots::default()).await?;
         Ok(Self(Locker::new(Leased::new(store, &options)?)))
     }
 

@@ -10,12 +10,14 @@ use lock_core::{
         WaitingStore, present_runtime,
     },
 };
-use lock_redis::{Answer, INSPECT, Names, Node, Notices, Prefix, RENEW, Target, redis};
+use lock_redis::{
+    Answer, HandOn, INSPECT, Names, Node, Notices, Prefix, RENEW, RESERVATION, Reservations, Target, redis,
+};
 use parking_lot::Mutex;
 
 use crate::{
-    reservations::{HANDED_ON, RESERVATION, Reservations},
-    scripts::{ACQUIRE, HAND_ON, RELEASE, UNDO},
+    gate::Slots,
+    scripts::{ACQUIRE, HAND_ON, HANDED_ON, RELEASE, UNDO},
 };
 
 /// The least time for which copies of an acquire that was undone are refused.
@@ -26,17 +28,21 @@ const MOST_COPIES: usize = 1024;
 
 /// Locks as keys of one Redis. Users see the [`SetnxLocker`](crate::SetnxLocker) around it.
 pub struct SetnxStore {
-    node: Arc<Node>,
-    prefix: Prefix,
+    pub(crate) node: Arc<Node>,
+    pub(crate) prefix: Prefix,
+    slots: Slots,
     notices: Notices,
-    reservations: Reservations,
+    pub(crate) reservations: Reservations<Queues>,
     /// The TTL in milliseconds, as each acquire and renewal says it.
-    ttl: String,
+    pub(crate) ttl: String,
     /// What is added to the owner id of a waiter in a queue: how it is told that it is next; see `queue.lua`.
     told_by: String,
     /// The claims of which a copy may still arrive: sent and not answered yet, or sent more than once.
     copies: Mutex<HashMap<OwnerId, BootInstant>>,
 }
+
+/// What the script returns if the slot of the key is not open as was asked.
+const CLOSED: u8 = 4;
 
 /// What is added to the owner id of a waiter that cannot be told.
 const UNTOLD: &str = "?";
@@ -54,9 +60,9 @@ pub struct Holder {
 }
 
 impl SetnxStore {
-    pub(crate) async fn connect(target: Target, options: &Options) -> Result<Self> {
+    pub(crate) async fn connect(target: Target, options: &Options, slots: Slots) -> Result<Self> {
         let timing = options.check()?;
-        let prefix = Prefix::new(options.prefix())?;
+        let prefix = slots.named(Prefix::new(options.prefix())?);
         let (target, runtime) = (Arc::new(target), present_runtime()?);
         let limit = timing.request_timeout();
         let channel = prefix.channel();
@@ -67,13 +73,15 @@ impl SetnxStore {
         for script in [&ACQUIRE, &RELEASE, &UNDO, &HAND_ON] {
             node = node.with_script(script);
         }
+        let node = slots.prepare(node, &prefix);
         node.connect().await?;
         let node = Arc::new(node);
         Ok(Self {
-            reservations: Reservations::new(Arc::clone(&node), runtime.clone()),
+            reservations: Reservations::new(Arc::new(Queues(Arc::clone(&node))), runtime.clone()),
             node,
             prefix,
-            notices: Notices::new(target, limit, &runtime).with_inbox(channel),
+            slots,
+            notices: Notices::new(target, channel, limit, &runtime),
             ttl: timing.ttl().as_millis().to_string(),
             told_by,
             copies: Mutex::default(),
@@ -135,7 +143,11 @@ impl SetnxStore {
         Error::new(ErrorKind::UnsafeConfig, message).with_server(self.node.server()).without_effect()
     }
 
-    fn not_ours(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    pub(crate) fn read<T: redis::FromRedisValue>(&self, value: &redis::Value) -> Result<T> {
+        redis::from_redis_value_ref(value).map_err(|error| self.not_ours(error))
+    }
+
+    pub(crate) fn not_ours(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         let message =
             "the server's answer is not one of this lock's scripts; does another program use the prefix?";
         Error::new(ErrorKind::Unexpected, message).with_server(self.node.server()).with_source(error)
@@ -154,30 +166,45 @@ impl LeaseStore for SetnxStore {
             Some(true) => &self.told_by,
             Some(false) => UNTOLD,
         };
-        let arguments = [&*owner, &self.ttl, stands_as, &self.told_by];
-        let first = self.expect_copies(claim);
-        // Sent twice, the script recognises the claim.
-        let answer = self.node.run(&ACQUIRE, &[names.lock(), names.fence(), names.queue()], &arguments).await;
-        let effect = match &answer {
-            Ok(Answer { repeated: false, .. }) => Effect::None,
-            Ok(Answer { repeated: true, .. }) => Effect::Possible,
-            Err(error) => error.effect(),
-        };
-        if effect == Effect::None && first {
-            self.copies.lock().remove(&claim.owner());
-        }
-        let (outcome, number): (u8, i64) = answer?.value;
-        let free_in = milliseconds(number).unwrap_or(claim.ttl());
-        match outcome {
-            0 => Ok(AcquireReply::Busy { free_in, effect }),
-            1 => {
-                let token = u64::try_from(number).map_err(|error| self.not_ours(error))?;
-                Ok(AcquireReply::Granted { token: FencingToken::new(token), ttl: claim.ttl() })
+        let mut effect = Effect::None;
+        loop {
+            let gate = self.slots.gate(&self.prefix, claim.key());
+            let (marker, open) = gate.condition().unzip();
+            let keys = [names.lock(), names.fence(), names.queue(), marker.unwrap_or_default()];
+            let arguments = [&*owner, &self.ttl, stands_as, &self.told_by, open.unwrap_or_default()];
+            let slots = usize::from(marker.is_some());
+            let first = self.expect_copies(claim);
+            // Sent twice, the script recognises the claim.
+            let answer = self.node.run(&ACQUIRE, &keys[..3 + slots], &arguments[..4 + slots]).await;
+            effect = effect.and(match &answer {
+                Ok(Answer { repeated: false, .. }) => Effect::None,
+                Ok(Answer { repeated: true, .. }) => Effect::Possible,
+                Err(error) => error.effect(),
+            });
+            if effect == Effect::None && first {
+                self.copies.lock().remove(&claim.owner());
             }
-            // One that cannot be told has to look before a reservation is over.
-            3 if stands_as == UNTOLD => Ok(AcquireReply::Queued { free_in: free_in.min(RESERVATION / 3) }),
-            3 => Ok(AcquireReply::Queued { free_in }),
-            _ => Err(self.no_larger_token(names.fence())),
+            let (outcome, value): (u8, redis::Value) = answer?.value;
+            if outcome == CLOSED && slots > 0 {
+                self.slots.learn(&self.read::<String>(&value)?, &gate, effect)?;
+                continue;
+            }
+            let number = self.read(&value)?;
+            let free_in = milliseconds(number).unwrap_or(claim.ttl());
+            return match outcome {
+                0 => Ok(AcquireReply::Busy { free_in, effect }),
+                1 => {
+                    let token = u64::try_from(number).map_err(|error| self.not_ours(error))?;
+                    let token = gate.token(FencingToken::new(token))?;
+                    Ok(AcquireReply::Granted { token, ttl: claim.ttl() })
+                }
+                // One that cannot be told has to look before a reservation is over.
+                3 if stands_as == UNTOLD => {
+                    Ok(AcquireReply::Queued { free_in: free_in.min(RESERVATION / 3) })
+                }
+                3 => Ok(AcquireReply::Queued { free_in }),
+                _ => Err(self.no_larger_token(names.fence())),
+            };
         }
     }
 
@@ -224,6 +251,16 @@ impl WaitingStore for SetnxStore {
     async fn lock(&self, acquirer: &Acquirer<'_, Self>) -> Result<LockGuard> {
         let mut listener = self.notices.listener(self.names(acquirer.key()).lock().to_owned());
         acquirer.wait(&mut listener).await
+    }
+}
+
+/// The queues of the keys of one Redis.
+pub(crate) struct Queues(Arc<Node>);
+
+impl HandOn for Queues {
+    async fn hand_on(&self, names: &Names) -> bool {
+        let handed_on = self.0.run::<bool>(&HAND_ON, &[names.lock(), names.queue()], &[]).await;
+        handed_on.is_ok_and(|handed_on| handed_on.value)
     }
 }
 

@@ -18,8 +18,10 @@ pub struct Cluster {
 
 impl Cluster {
     /// Finds the kind of a cluster from its address: `etcd:` and then an address as the crate of that lock takes it,
-    /// such as `etcd:http://10.0.0.1:2379,http://10.0.0.2:2379`; or `zk://` and the addresses of an ensemble, such as
-    /// `zk://10.0.0.1:2181,10.0.0.2:2181/chroot`.
+    /// such as `etcd:http://10.0.0.1:2379,http://10.0.0.2:2379`; `zk://` and the addresses of an ensemble, such as
+    /// `zk://10.0.0.1:2181,10.0.0.2:2181/chroot`; that of one Redis, such as `redis://10.0.0.1:6379`; or `redlock:` and
+    /// the addresses of independent Redis servers, such as
+    /// `redlock:redis://10.0.0.1,redis://10.0.0.2,redis://10.0.0.3`.
     ///
     /// # Errors
     ///
@@ -32,6 +34,10 @@ impl Cluster {
             "etcd" => Ok(Self::etcd(rest.try_into()?)),
             #[cfg(feature = "zk")]
             "zk" if rest.starts_with("//") => Ok(Self::zk(lock_zk::Target::new(&rest[2..])?)),
+            #[cfg(feature = "setnx")]
+            "redis" | "rediss" => Ok(Self::setnx(address.try_into()?)),
+            #[cfg(feature = "redlock")]
+            "redlock" => Ok(Self::redlock(rest.split(',').map(TryInto::try_into).collect::<Result<_>>()?)),
             _ => {
                 let _ = rest;
                 let message = format!(
@@ -81,6 +87,44 @@ impl Cluster {
         )
     }
 
+    /// One Redis.
+    #[cfg(feature = "setnx")]
+    #[must_use]
+    pub fn setnx(target: lock_setnx::Target) -> Self {
+        use lock_setnx::SetnxLocker;
+        let plain = target.clone();
+        Self::of(
+            "redis",
+            move |options| {
+                let target = target.clone();
+                async move { Ok((*SetnxLocker::connect_movable(target, options).await?).clone()) }
+            },
+            move |options| {
+                let target = plain.clone();
+                async move { Ok(SetnxLocker::connect(target, options).await?.into()) }
+            },
+        )
+    }
+
+    /// One of independent Redis servers, an odd number of at least three.
+    #[cfg(feature = "redlock")]
+    #[must_use]
+    pub fn redlock(targets: Vec<lock_redlock::Target>) -> Self {
+        use lock_redlock::RedlockLocker;
+        let plain = targets.clone();
+        Self::of(
+            "redlock",
+            move |options| {
+                let targets = targets.clone();
+                async move { Ok((*RedlockLocker::connect_movable(targets, options).await?).clone()) }
+            },
+            move |options| {
+                let targets = plain.clone();
+                async move { Ok(RedlockLocker::connect(targets, options).await?.into()) }
+            },
+        )
+    }
+
     #[allow(dead_code, reason = "without any kind of cluster there is none to make")]
     fn of<B, M, P>(
         kind: &'static str,
@@ -110,6 +154,10 @@ const KINDS: &[&str] = &[
     "etcd:",
     #[cfg(feature = "zk")]
     "zk://",
+    #[cfg(feature = "setnx")]
+    "redis://",
+    #[cfg(feature = "redlock")]
+    "redlock:",
 ];
 
 impl fmt::Debug for Cluster {

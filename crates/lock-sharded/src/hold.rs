@@ -150,6 +150,16 @@ impl ShardedHold {
         self.validity.end(LossReason::NotOwner);
     }
 
+    /// Lets go of what a cluster still keeps for it, if it was lost for a reason that no cluster's guard knows.
+    /// Otherwise a guard that is lost and not dropped would have its original renewed, and the drain would wait for it.
+    pub(crate) fn let_go_if_lost(&self) {
+        if !self.validity.is_valid()
+            && let Some(hold) = self.take()
+        {
+            hold.abandon();
+        }
+    }
+
     /// Resolves once it was given back or lost.
     pub(crate) async fn ended(&self) {
         loop {
@@ -221,12 +231,11 @@ impl Hold for ShardedHold {
     }
 
     fn release(self: Arc<Self>) -> Release {
-        let (hold, reason) = (self.take(), self.validity.reason());
-        let Some(hold) = hold else { return Release::Done(Err(self.lost_error(LossReason::NotOwner))) };
-        match reason {
-            None => hold.release(),
-            Some(reason) => {
-                hold.abandon();
+        self.let_go_if_lost();
+        match self.take() {
+            Some(hold) => hold.release(),
+            None => {
+                let reason = self.validity.reason().unwrap_or(LossReason::NotOwner);
                 Release::Done(Err(self.lost_error(reason)))
             }
         }
@@ -236,5 +245,29 @@ impl Hold for ShardedHold {
         if let Some(hold) = self.take() {
             hold.abandon();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lock_core::ErrorKind;
+    use lock_local::LocalLocker;
+
+    use super::Holds;
+
+    #[tokio::test]
+    async fn a_guard_that_is_lost_and_kept_holds_nobody_up() -> lock_core::Result<()> {
+        let (locks, holds) = (LocalLocker::new(), Arc::new(Holds::default()));
+        let guard = holds.add(Arc::new(()), "a".parse()?, locks.lock("orders").await?);
+        let hold = holds.all().remove(0);
+        hold.let_go_if_lost();
+        assert!(guard.is_held() && locks.try_lock("orders").await?.is_none());
+        hold.is_lost();
+        hold.let_go_if_lost();
+        assert!(!guard.is_held() && locks.try_lock("orders").await?.is_some());
+        assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Lost);
+        Ok(())
     }
 }

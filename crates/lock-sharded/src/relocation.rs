@@ -83,6 +83,7 @@ async fn move_slot(
                     () = hold.ended() => {}
                     () = move_hold(&*member, hold, &to, next) => {}
                 }
+                hold.let_go_if_lost();
             });
             moving.await;
         }

@@ -20,8 +20,8 @@ impl Kind for Etcd {
         Self::start()
     }
 
-    fn address(&self) -> String {
-        self.url()
+    fn addresses(&self) -> Vec<String> {
+        vec![self.url()]
     }
 
     fn pause(&self) -> Result<()> {

@@ -13,13 +13,14 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use lock_core::backend::BootInstant;
 use parking_lot::Mutex;
 use spawns_core::{Spawn, Task};
 use tokio::sync::watch;
 use zookeeper_client::{
     Client, Connector, Error as ZkError, EventType, MultiWriteError, MultiWriter, SessionInfo, SessionState,
-    StateWatcher,
+    StateWatcher, WatchedEvent,
 };
 
 /// What a check of any version is written as.
@@ -154,18 +155,45 @@ impl Connection {
     }
 
     /// Waits until there is no node at `path`.
-    pub(crate) async fn deleted(&self, path: &str) -> Result<Deleted, ZkError> {
+    pub(crate) async fn deleted(&self, path: &str) -> Result<(), ZkError> {
         let client = self.client()?;
         loop {
             let (node, watch) = self.answer(client.check_and_watch_stat(path)).await?;
-            if node.is_none() {
-                return Ok(Deleted::Before);
+            if node.is_none() || self.fired(watch.changed()).await? == EventType::NodeDeleted {
+                return Ok(());
             }
-            match self.answer(async { Ok(watch.changed().await.event_type) }).await? {
-                EventType::NodeDeleted => return Ok(Deleted::Now),
-                EventType::Session => return Err(ZkError::ConnectionLoss),
-                _ => {}
-            }
+        }
+    }
+
+    /// Waits until the node at `path` is deleted, and returns the watch of the node at `own` if that has been there all
+    /// the while; `None` as soon as anything else may have happened to either.
+    ///
+    /// The server tells of both in the order in which they were deleted, if it is asked in that order too. But whoever
+    /// hears of them in two tasks may hear of them in another. If both are deleted at once, the other one first, what
+    /// is returned is true, and out of date at once.
+    pub(crate) async fn deleted_before(&self, path: &str, own: &str) -> Result<Option<Unfired>, ZkError> {
+        let client = self.client()?;
+        let asked = (client.check_and_watch_stat(own), client.check_and_watch_stat(path));
+        let (own, own_watch) = self.answer(asked.0).await?;
+        let (other, other_watch) = self.answer(asked.1).await?;
+        if own.is_none() || other.is_none() {
+            return Ok(None);
+        }
+        let mut changed = Box::pin(own_watch.changed());
+        let event = tokio::select! {
+            biased;
+            _ = &mut changed => return Ok(None),
+            event = self.fired(other_watch.changed()) => event?,
+        };
+        let was_there = event == EventType::NodeDeleted && (&mut changed).now_or_never().is_none();
+        Ok(was_there.then_some(Unfired { _changed: changed }))
+    }
+
+    /// Waits for what a watch has to tell.
+    async fn fired(&self, changed: impl Future<Output = WatchedEvent>) -> Result<EventType, ZkError> {
+        match self.answer(async { Ok(changed.await.event_type) }).await? {
+            EventType::Session => Err(ZkError::ConnectionLoss),
+            event => Ok(event),
         }
     }
 
@@ -178,12 +206,9 @@ impl Connection {
     }
 }
 
-/// When a node was deleted.
-pub(crate) enum Deleted {
-    /// Before it was asked for.
-    Before,
-    /// While it was watched.
-    Now,
+/// A watch that has told nothing yet. It is kept or dropped, and not awaited: that would panic if the connection ended.
+pub(crate) struct Unfired {
+    _changed: Pin<Box<dyn Future<Output = WatchedEvent> + Send>>,
 }
 
 impl fmt::Debug for Connection {

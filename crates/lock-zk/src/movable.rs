@@ -52,8 +52,26 @@ impl ZkLocker {
 }
 
 impl ZkStore {
-    /// Returns what may be holds in one queue.
-    async fn holds_in(&self, connection: &Connection, client: &Client, queue: &str) -> Result<Vec<SlotHold>> {
+    /// Returns the transaction that sealed a slot, if it is sealed.
+    async fn sealed_by(&self, connection: &Connection, client: &Client, slot: Slot) -> Result<Option<i64>> {
+        let markers = self.slots.markers();
+        let is_seal = |(of, marker): &(Slot, Marker)| *of == slot && matches!(marker, Marker::Sealed { .. });
+        let Some((_, seal)) = markers.read(connection).await?.into_iter().find(is_seal) else {
+            return Ok(None);
+        };
+        let node = connection.answer(client.check_stat(&markers.path(slot, &seal))).await;
+        Ok(node.map_err(|error| self.failed(error))?.map(|node| node.czxid))
+    }
+
+    /// Returns what may be holds in one queue. An entry that was made after the slot was `sealed` finds it so, and is
+    /// none.
+    async fn holds_in(
+        &self,
+        connection: &Connection,
+        client: &Client,
+        queue: &str,
+        sealed: Option<i64>,
+    ) -> Result<Vec<SlotHold>> {
         let name = queue.rsplit('/').next().unwrap_or_default();
         let key = Key::from_percent_encoded(name).ok_or_else(|| foreign(queue))?;
         loop {
@@ -75,6 +93,7 @@ impl ZkStore {
             };
             let path = format!("{queue}/{}", first.as_str());
             match connection.answer(client.get_data(&path)).await {
+                Ok((_, node)) if sealed.is_some_and(|sealed| node.czxid > sealed) => return Ok(Vec::new()),
                 Ok((data, node)) => {
                     let read = || {
                         let epoch = std::str::from_utf8(&data).ok()?.strip_prefix("epoch:")?.parse().ok()?;
@@ -199,14 +218,17 @@ impl SlotStore for ZkStore {
 
     async fn holds(&self, slot: Slot, key: Option<&Key>) -> Result<Vec<SlotHold>> {
         let (connection, client) = self.slots.markers().asked().await?;
+        let sealed = self.sealed_by(&connection, &client, slot).await?;
         if let Some(key) = key {
-            return self.holds_in(&connection, &client, &self.prefix.queue(key)).await;
+            return self.holds_in(&connection, &client, &self.prefix.queue(key), sealed).await;
         }
         let slot = self.prefix.slot(slot);
         let queues = self.slots.markers().list(&connection, &client, &slot).await?;
         let (connection, client, slot) = (&connection, &client, &slot);
         let holds = stream::iter(queues)
-            .map(|queue| async move { self.holds_in(connection, client, &format!("{slot}/{queue}")).await })
+            .map(|queue| async move {
+                self.holds_in(connection, client, &format!("{slot}/{queue}"), sealed).await
+            })
             .buffer_unordered(AT_ONCE);
         holds.try_concat().await
     }
@@ -280,7 +302,7 @@ impl MovableQueue for ZkStore {
         let ephemeral = CreateMode::Ephemeral.with_acls(self.ensemble.acls());
         // Its name has the session, so that no late copy of this takes it back to an older one.
         let name = EntryName::held(owner, connection.session().id().0, token);
-        let entry = QueueEntry { queue, name, gate: Gate::open() };
+        let entry = QueueEntry::new(queue, name, Gate::open());
         loop {
             connection.vote().await.map_err(|error| self.failed(error))?;
             let nodes = self.slots.markers().list(&connection, &client, &entry.queue).await?;

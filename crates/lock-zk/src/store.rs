@@ -6,12 +6,13 @@ use lock_core::{
     Error, ErrorKind, FencingToken, Options, Result,
     backend::{BoxFuture, Claim, Effect, Entered, Position, Predecessor, QueueStore, Released, Renewal},
 };
+use parking_lot::Mutex;
 use tokio::time;
 use zookeeper_client::{Client, CreateMode, CreateOptions, Error as ZkError};
 
 use crate::{
     Target,
-    connection::{Connection, Deleted},
+    connection::{Connection, Unfired},
     ensemble::Ensemble,
     failure,
     gate::{Gate, Slots},
@@ -27,11 +28,12 @@ pub struct ZkStore {
 }
 
 /// A node in a queue, known to have been made.
-#[derive(Debug)]
 pub struct QueueEntry {
     pub(crate) queue: String,
     pub(crate) name: EntryName,
-    pub(crate) gate: Gate,
+    gate: Gate,
+    /// The watch of a waiter, left to fire when the node is deleted: to take it back would be one more request.
+    watch: Mutex<Option<Unfired>>,
 }
 
 /// A node that was just made, and what was seen right after.
@@ -117,7 +119,7 @@ impl ZkStore {
                 Error::new(ErrorKind::Unsupported, message).with_source(error)
             })?;
             let token = gate.token(FencingToken::new(token))?;
-            let entry = QueueEntry { queue: queue.to_owned(), name, gate };
+            let entry = QueueEntry::new(queue.to_owned(), name, gate);
             return Ok(Made { entry, token, children, is_open });
         }
     }
@@ -193,6 +195,10 @@ impl ZkStore {
 }
 
 impl QueueEntry {
+    pub(crate) fn new(queue: String, name: EntryName, gate: Gate) -> Self {
+        Self { queue, name, gate, watch: Mutex::default() }
+    }
+
     pub(crate) fn path(&self) -> String {
         format!("{}/{}", self.queue, self.name.as_str())
     }
@@ -275,17 +281,17 @@ impl QueueStore for ZkStore {
     ) -> Result<Position> {
         let connection = session.connection().await?;
         let path = format!("{}/{}", entry.queue, predecessor.name);
-        let deleted = connection.deleted(&path).await.map_err(|error| self.failed(error))?;
+        let deleted = connection.deleted_before(&path, &entry.path()).await;
+        let unfired = deleted.map_err(|error| self.failed(error))?;
         let looking = async {
             let client = connection.client().map_err(|error| self.failed(error))?;
-            let position = match deleted {
-                // Nobody can come before it, and the own node is watched too: so there is nothing to ask.
-                Deleted::Now if predecessor.is_first => Position::First,
-                Deleted::Now | Deleted::Before => {
-                    match connection.answer(client.list_children(&entry.queue)).await {
-                        Err(ZkError::NoNode) => Position::Gone,
-                        children => entry.position(&children.map_err(|error| self.failed(error))?)?,
-                    }
+            // If nobody can come before it, there is nothing to ask.
+            let position = if unfired.is_some() && predecessor.is_first {
+                Position::First
+            } else {
+                match connection.answer(client.list_children(&entry.queue)).await {
+                    Err(ZkError::NoNode) => Position::Gone,
+                    children => entry.position(&children.map_err(|error| self.failed(error))?)?,
                 }
             };
             // What is open after it became the first was open then: it does not open twice in one epoch.
@@ -296,6 +302,7 @@ impl QueueStore for ZkStore {
                 self.slots.forget(&entry.gate);
                 return Err(self.slots.refusal(&entry.gate, &connection, Effect::Possible).await);
             }
+            *entry.watch.lock() = unfired;
             Ok(position)
         };
         let limit = self.ensemble.timing().request_timeout();
@@ -306,7 +313,7 @@ impl QueueStore for ZkStore {
         let path = entry.path();
         while let Ok(connection) = session.connection().await {
             match connection.deleted(&path).await {
-                Ok(_) => return,
+                Ok(()) => return,
                 Err(error) => {
                     tracing::debug!(%error, path, "an own node is watched no more, and is watched again")
                 }
@@ -332,6 +339,12 @@ impl QueueStore for ZkStore {
             Ok(Some(ZkError::NoNode)) => Ok(false),
             Ok(Some(error)) | Err(error) => Err(self.failed(error)),
         }
+    }
+}
+
+impl fmt::Debug for QueueEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueEntry").field("path", &self.path()).finish_non_exhaustive()
     }
 }
 

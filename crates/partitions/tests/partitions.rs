@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use lock_core::AnyLocker;
 use lock_etcd::EtcdLocker;
 use lock_redlock::RedlockLocker;
@@ -11,7 +11,7 @@ use partitions::{Divided, Side, check};
 use test_cluster::{
     docker::{Containers, Topology},
     etcd, eventually,
-    resp::{Connection, Value},
+    resp::Connection,
     zookeeper,
 };
 use tokio::task::block_in_place;
@@ -142,19 +142,17 @@ impl Divided for Redises {
         Ok(self.locker(side, ttl).await?.into())
     }
 
-    /// A waiter listens at a majority of the servers at least.
+    /// A waiter has a place at a majority of the servers at least.
     async fn contenders(&self, key: &str) -> Result<usize> {
         let name = self.locker(Side::Majority, Duration::from_secs(10)).await?.name_in_redis(key)?;
         let mut at_each = Vec::new();
         for node in 0..5 {
             let address = self.0.address(Topology::Redlock, node, Self::network(Side::Majority))?;
             let mut server = Connection::open(address, BOUND)?;
-            let Value::Array(heard) = server.call(&["PUBSUB", "NUMSUB", &name])? else {
-                bail!("PUBSUB NUMSUB gives a list");
-            };
-            let listeners = heard.get(1).and_then(Value::as_int).context("a count")?;
+            let queue = name.replacen("}:", "}#queue:", 1);
+            let waiters = server.call(&["ZCARD", &queue])?.as_int().context("a count")?;
             let holders = server.call(&["EXISTS", &name])?.as_int().context("a count")?;
-            at_each.push(usize::try_from(listeners + holders)?);
+            at_each.push(usize::try_from(waiters + holders)?);
         }
         at_each.sort_unstable();
         Ok(at_each[2])

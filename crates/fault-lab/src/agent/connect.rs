@@ -11,6 +11,7 @@ use lock_local::LocalLocker;
 use lock_redis::Target as Redis;
 use lock_redlock::RedlockLocker;
 use lock_setnx::SetnxLocker;
+use lock_sharded::{MapSource, ShardedLocker};
 use lock_zk::{Tls, ZkLocker};
 use redis::{Client, TlsCertificates};
 
@@ -21,9 +22,14 @@ use super::Setup;
 /// What the path to an authority's certificate follows, if one is to be trusted.
 pub(crate) const TRUSTING: &str = " trusting ";
 
-/// Connects to `urls`, separated by commas, as `setup` says. Each may have a login before the address.
+pub(super) fn options(setup: &Setup) -> Options {
+    Options::default().with_prefix(&setup.prefix).with_ttl(Duration::from_millis(setup.ttl_ms))
+}
+
+/// Connects to `urls`, separated by commas, as `setup` says. Each may have a login before the address. For a lock space
+/// it is the path of its map.
 pub(super) async fn connect(setup: &Setup, urls: &str) -> Result<AnyLocker> {
-    let options = Options::default().with_prefix(&setup.prefix).with_ttl(Duration::from_millis(setup.ttl_ms));
+    let options = options(setup);
     let (urls, authority) = match urls.split_once(TRUSTING) {
         Some((urls, path)) => (urls, Some(std::fs::read_to_string(path).expect("the lab wrote it"))),
         None => (urls, None),
@@ -43,6 +49,7 @@ pub(super) async fn connect(setup: &Setup, urls: &str) -> Result<AnyLocker> {
         }
         Backend::Etcd => EtcdLocker::connect(etcd(urls, authority)?, options).await?.into(),
         Backend::Zk => ZkLocker::connect(zookeeper(urls, authority)?, options).await?.into(),
+        Backend::Sharded => ShardedLocker::connect(MapSource::file(urls), options).await?.into(),
         Backend::Planted { bug, has } => planted::connect(bug, has, urls, &options).await?,
     })
 }

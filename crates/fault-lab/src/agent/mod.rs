@@ -3,6 +3,7 @@
 mod connect;
 mod contend;
 mod holding;
+mod moves;
 mod protocol;
 mod tricks;
 
@@ -30,7 +31,7 @@ use tokio::{
 use crate::event::{Answer, Event, How, What, now};
 
 pub(crate) use connect::TRUSTING;
-pub(crate) use protocol::{Command, Gap, Order, Pace, SETUP, Setup};
+pub(crate) use protocol::{Command, Gap, Halt, Order, Pace, SETUP, Setup};
 
 use holding::{Holding, Task};
 
@@ -199,6 +200,10 @@ impl Agent {
                     *self.locker.write() = locker;
                 }
                 Ok(Answer::Done)
+            }
+            Command::Move { lock, to, halt } => {
+                let moved = moves::move_slot(&self.setup, &lock, &to, halt).await;
+                moved.map(|()| Answer::Done).map_err(|error| told(&error))
             }
             Command::Spawn => {
                 let mut child = process::Command::new("sleep");

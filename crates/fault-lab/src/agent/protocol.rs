@@ -111,6 +111,13 @@ pub(crate) enum Command {
         urls: Option<String>,
         keep: bool,
     },
+    /// Moves the slot of `lock` to a cluster of the lock space. Before a step of that, by its number, the process may
+    /// send itself a signal.
+    Move {
+        lock: String,
+        to: String,
+        halt: Option<(usize, Halt)>,
+    },
     /// Starts a process that outlives this one for some time. The answer is its number.
     Spawn,
     /// Counts the tasks of the runtime.
@@ -133,6 +140,13 @@ pub(crate) struct Pace {
     pub(crate) rest: u64,
     /// Rounds at most.
     pub(crate) rounds: u64,
+}
+
+/// By which signal a mover halts itself.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) enum Halt {
+    Kill,
+    Stop,
 }
 
 /// What happens between the look at the guard and the write that follows.

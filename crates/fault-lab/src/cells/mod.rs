@@ -6,6 +6,7 @@ mod clocks;
 mod crowds;
 mod kills;
 mod members;
+mod moves;
 mod names;
 mod network;
 mod operators;
@@ -97,13 +98,14 @@ pub(crate) struct Row {
     limits: &'static [(Backend, Expected)],
 }
 
-use Backend::{Etcd, Local, Redlock, Setnx, Zk};
+use Backend::{Etcd, Local, Redlock, Setnx, Sharded, Zk};
 
 const R: &[Backend] = &[Setnx];
 const Q: &[Backend] = &[Redlock];
 const RQ: &[Backend] = &[Setnx, Redlock];
 const E: &[Backend] = &[Etcd];
 const Z: &[Backend] = &[Zk];
+const S: &[Backend] = &[Sharded];
 const EZ: &[Backend] = &[Etcd, Zk];
 const REMOTE: &[Backend] = &[Setnx, Redlock, Etcd, Zk];
 const ALL: &[Backend] = &[Local, Setnx, Redlock, Etcd, Zk];
@@ -153,7 +155,7 @@ impl Row {
 
 /// All cells, by row.
 pub(crate) fn all() -> Vec<Cell> {
-    let groups: [(&str, &[Row]); 12] = [
+    let groups: [(&str, &[Row]); 13] = [
         ("kills", kills::ROWS),
         ("pauses", pauses::ROWS),
         ("restarts", restarts::ROWS),
@@ -166,6 +168,7 @@ pub(crate) fn all() -> Vec<Cell> {
         ("access", access::ROWS),
         ("members", members::ROWS),
         ("queues", queues::ROWS),
+        ("moves", moves::ROWS),
     ];
     let mut cells: Vec<_> =
         groups.iter().flat_map(|(group, rows)| rows.iter().flat_map(|row| of_row(group, row))).collect();

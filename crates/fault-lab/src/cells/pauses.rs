@@ -1,9 +1,6 @@
 //! Processes that stand still and go on later: holders, their runtimes, servers.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use test_cluster::{Redis, eventually};
@@ -136,13 +133,20 @@ fn frozen(lab: &mut Lab<'_>) -> Result<()> {
         busy(lab, servers, &holder, "CLIENT PAUSE", |redis| {
             redis.command(&["CLIENT", "PAUSE", &pause]).map(drop)
         })?;
-        // Servers that share processors take so much longer.
-        let cores = thread::available_parallelism()?.get().min(servers.len());
-        let time = (lab.ttl * 2).mul_f64(cores as f64 / servers.len() as f64);
-        let loops = loops_of(&servers[0], time)?.to_string();
-        busy(lab, servers, &holder, "a script that takes long", |redis| {
-            redis.command(&["EVAL", LOOP, "0", &loops]).map(drop)
+        // Until a script has run so long, its server hears nobody; from then on it hears who ends the script.
+        let deaf = ["CONFIG", "SET", "lua-time-limit", &pause];
+        servers.iter().try_for_each(|redis| redis.command(&deaf).map(drop))?;
+        busy(lab, servers, &holder, "a script that does not end", |redis| {
+            thread::scope(|scope| {
+                let script = scope.spawn(|| redis.command(&["EVAL", "while true do end", "0"]));
+                eventually("a script that is killed", lab.ttl * 10, || redis.command(&["SCRIPT", "KILL"]))?;
+                let ended = script.join().expect("no panic");
+                ensure!(ended.is_err(), "the script ended by itself");
+                Ok(())
+            })
         })?;
+        let usual = ["CONFIG", "SET", "lua-time-limit", "5000"];
+        servers.iter().try_for_each(|redis| redis.command(&usual).map(drop))?;
     }
     lab.finish(Some(&load))
 }
@@ -156,23 +160,6 @@ fn stays_lost(lab: &Lab<'_>, holder: &Agent) -> Result<()> {
     );
     holder.release("kept")?.ok();
     Ok(())
-}
-
-/// A script that does nothing so many times.
-const LOOP: &str = "for i = 1, tonumber(ARGV[1]) do end";
-
-/// Finds out how many rounds of the script take so long, or longer on a busy machine.
-fn loops_of(redis: &Redis, time: Duration) -> Result<u64> {
-    const SOME: u64 = 1_000_000;
-    let timed = || {
-        let started = Instant::now();
-        redis.command(&["EVAL", LOOP, "0", &SOME.to_string()])?;
-        Ok(started.elapsed())
-    };
-    // The shortest: on a busy machine the others would say that fewer rounds are enough.
-    let times = (0..5).map(|_| timed()).collect::<Result<Vec<_>>>()?;
-    let shortest = times.into_iter().min().expect("five");
-    Ok((SOME as f64 * time.as_secs_f64() / shortest.as_secs_f64()) as u64)
 }
 
 /// All servers are made to serve nobody for one and a half leases by a command of their own.

@@ -209,6 +209,11 @@ impl Agent {
     pub(crate) fn kill(&self) -> Result<()> {
         self.process.history.note(What::Killed { agent: self.process.number });
         self.process.signal(Signal::KILL)?;
+        self.wait_until_ended()
+    }
+
+    /// Waits until it has ended, by whomever it was killed.
+    pub(crate) fn wait_until_ended(&self) -> Result<()> {
         eventually("a killed agent to end", PATIENCE, || {
             ensure!(self.process.has_ended(), "it runs");
             Ok(())

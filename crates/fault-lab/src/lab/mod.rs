@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod servers;
+mod shards;
 pub(crate) mod tap;
 pub(crate) mod tls;
 mod trees;
@@ -31,8 +32,9 @@ use crate::{
     store::{Entry, Store},
 };
 
-pub(crate) use agents::{Agent, PATIENCE, Process};
+pub(crate) use agents::{Agent, PATIENCE, Pending, Process};
 pub(crate) use servers::{Boot, Kind, Servers, Snapshot, redis_name};
+pub(crate) use shards::Shards;
 pub(crate) use trees::{at_zk, zk_queue};
 
 /// The lock that most cells are about.

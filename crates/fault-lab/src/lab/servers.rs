@@ -50,7 +50,7 @@ impl Servers {
     pub(crate) fn start(backend: Backend, boot: Boot) -> Result<Self> {
         let mut shims = Vec::new();
         let kind = match (backend.soil(), boot) {
-            (Backend::Local, _) | (_, Boot::Own) => Kind::None,
+            (Backend::Local | Backend::Sharded, _) | (_, Boot::Own) => Kind::None,
             (Backend::Setnx, _) => Kind::Redis(redis(1, boot, &mut shims)?),
             (Backend::Redlock, _) => Kind::Redis(redis(REDLOCK_SERVERS, boot, &mut shims)?),
             (Backend::Etcd, Boot::Isolable) => Kind::Etcd(Etcd::builder().proxied_peers().start_cluster(3)?),
@@ -226,7 +226,7 @@ impl Servers {
         }
     }
 
-    /// What is left of locks with this prefix: their keys, those who wait for them, and those who listen.
+    /// What is left of locks with this prefix: their keys, and those who wait for them.
     pub(crate) fn leftovers(&self, prefix: &str) -> Result<Vec<String>> {
         match &self.kind {
             Kind::None => Ok(Vec::new()),
@@ -234,15 +234,10 @@ impl Servers {
                 let mut left = Vec::new();
                 for server in servers.iter().filter(|server| server.pid().is_some()) {
                     // The locks and their queues; a locker's own channel stays as long as it does.
-                    let mut keys = strings(server.command(&["KEYS", &format!("{prefix}:{{*}}:*")])?);
-                    keys.extend(strings(server.command(&["KEYS", &format!("{prefix}:{{*}}#queue:*")])?));
-                    let channels =
-                        strings(server.command(&["PUBSUB", "CHANNELS", &format!("{prefix}:{{*")])?);
-                    let port = server.port();
-                    left.extend(keys.into_iter().map(|key| format!("{key} on port {port}")));
-                    left.extend(
-                        channels.into_iter().map(|name| format!("a listener to {name} on port {port}")),
-                    );
+                    for kind in [":", "#queue:"] {
+                        let keys = strings(server.command(&["KEYS", &format!("{prefix}:{{*}}{kind}*")])?);
+                        left.extend(keys.into_iter().map(|key| format!("{key} on port {}", server.port())));
+                    }
                 }
                 Ok(left)
             }

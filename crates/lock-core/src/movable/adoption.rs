@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Epoch, MovableQueue, SlotStore};
+use super::{Epoch, MovableLease, MovableQueue, SlotStore};
 use crate::{
     Error, ErrorKind, FencingToken, Key, LockGuard, Locker, Result,
     backend::{
-        BootInstant, BoxFuture, Claim, Effect, Hold, LeaseTiming, OwnerId, Queued, Validity, WaitingBackend,
+        BootInstant, BoxFuture, Claim, Effect, Hold, LeaseTiming, Leased, OwnerId, Queued, Validity,
+        WaitingBackend, WaitingStore,
     },
+    background::Lease,
     hold::PendingClaim,
     queued::Queues,
     session::Entry,
@@ -115,13 +117,82 @@ impl<Q: MovableQueue> QueueAdoption<Q> {
                 return Err(error);
             }
         };
-        entry.set_made(made, true);
+        entry.set_made(made);
         let pending = self.uncertain.take().filter(|_| entry.validity.is_valid());
         Ok(pending.map(|pending| pending.into_guard(token)))
     }
 }
 
 impl<Q: MovableQueue> Adoption for QueueAdoption<Q> {
+    fn attempt<'a>(
+        &'a mut self,
+        epoch: Epoch,
+        token: FencingToken,
+        belief: &'a Validity,
+    ) -> BoxFuture<'a, Result<Option<LockGuard>>> {
+        Box::pin(self.try_once(epoch, token, belief))
+    }
+}
+
+/// As a [`QueueAdoption`], of a hold with a lease of its own.
+struct LeaseAdoption<S: MovableLease> {
+    locker: Locker<Leased<S>>,
+    claim: Claim,
+    uncertain: Option<PendingClaim<S>>,
+}
+
+impl<S: MovableLease + WaitingStore> MovableBackend for Leased<S> {
+    type Slots = S;
+
+    fn slots(&self) -> &S {
+        self.store()
+    }
+
+    fn timing(&self) -> &LeaseTiming {
+        self.background.timing()
+    }
+
+    fn adoption(locker: &Locker<Self>, key: Key, owner: OwnerId) -> Box<dyn Adoption> {
+        let claim = Claim::adopting(key, owner, locker.backend().background.timing().ttl());
+        Box::new(LeaseAdoption { locker: locker.clone(), claim, uncertain: None })
+    }
+}
+
+impl<S: MovableLease> LeaseAdoption<S> {
+    async fn try_once(
+        &mut self,
+        epoch: Epoch,
+        token: FencingToken,
+        belief: &Validity,
+    ) -> Result<Option<LockGuard>> {
+        let background = &self.locker.backend().background;
+        let (timing, sent) = (background.timing(), BootInstant::now());
+        let deadline = timing.deadline(sent, timing.ttl());
+        belief.cap(deadline);
+        let lease = Lease::new(self.claim.clone(), timing.ttl(), Arc::new(Validity::until(deadline)));
+        let pending = PendingClaim::new(background, Arc::clone(&lease));
+        let earlier = self.uncertain.replace(pending).map(PendingClaim::settled);
+        match background.bounded(background.store().adopt(&self.claim, epoch)).await {
+            Ok(true) if lease.validity().remaining() >= timing.min_validity() => {
+                background.renew_from_now_on(&lease);
+                Ok(self.uncertain.take().map(|pending| pending.into_guard(token)))
+            }
+            Ok(true) => {
+                let message = "the new cluster answered so late that little of the lease was left";
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+            Ok(false) => Ok(None),
+            Err(error) => {
+                if error.effect() == Effect::None && earlier.is_none() {
+                    self.uncertain.take().map(PendingClaim::settled);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<S: MovableLease> Adoption for LeaseAdoption<S> {
     fn attempt<'a>(
         &'a mut self,
         epoch: Epoch,

@@ -203,8 +203,7 @@ impl NotOpen {
     #[must_use]
     pub fn error(self, effect: Effect) -> Error {
         let message = "the slot of the key is not open on this cluster";
-        let error = Error::new(ErrorKind::Unavailable, message).with_source(self).lasting();
-        if effect == Effect::None { error.without_effect() } else { error }
+        Error::new(ErrorKind::Unavailable, message).with_source(self).lasting().with_effect(effect)
     }
 
     /// Returns the refusal that `error` comes of, if it comes of one.

@@ -6,7 +6,7 @@ use crate::{Error, ErrorKind, FencingToken, Key, Result};
 
 /// One of the [`COUNT`](Self::COUNT) parts of a lock space. A key belongs to one slot for ever; a slot is open on one
 /// cluster at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u8);
 
 impl Slot {
@@ -123,6 +123,12 @@ impl Epoch {
         Ok(FencingToken::new(u64::from(self.0) << Self::NUMBER_BITS | number.get()))
     }
 
+    /// Returns the cluster's own number in a token.
+    #[must_use]
+    pub fn number_in(token: FencingToken) -> u64 {
+        token.get() & ((1 << Self::NUMBER_BITS) - 1)
+    }
+
     /// Returns the epoch in which a token was given.
     #[must_use]
     pub fn of(token: FencingToken) -> Self {
@@ -157,6 +163,7 @@ mod tests {
         let largest = FencingToken::new((1 << 53) - 1);
         let (old, new) = (Epoch(1).token(largest).unwrap(), Epoch(2).token(FencingToken::new(1)).unwrap());
         assert!(old < new && Epoch::of(old) == Epoch(1) && Epoch::of(new) == Epoch(2));
+        assert_eq!((Epoch::number_in(old), Epoch::number_in(new)), (largest.get(), 1));
         assert_eq!(Epoch(0).token(FencingToken::new(7)).unwrap().get(), 7);
         assert_eq!(Epoch::LAST.token(largest).unwrap().get(), i64::MAX.unsigned_abs());
         assert!(Epoch(0).token(FencingToken::new(1 << 53)).is_err());

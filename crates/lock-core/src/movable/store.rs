@@ -5,7 +5,7 @@ use std::{fmt, future::Future};
 use super::{ClusterName, Epoch, Marker, MoveId, Slot};
 use crate::{
     FencingToken, Key, Result,
-    backend::{Claim, OwnerId, QueueStore},
+    backend::{Claim, LeaseStore, OwnerId, QueueStore},
 };
 
 /// Servers of one cluster, as a mover sees them. Each method is one exchange, or a few that belong together; all may be
@@ -61,6 +61,14 @@ pub trait MovableQueue: QueueStore + SlotStore {
         epoch: Epoch,
         token: FencingToken,
     ) -> impl Future<Output = Result<Option<Self::Entry>>> + Send;
+}
+
+/// A [`LeaseStore`] whose slots can move.
+pub trait MovableLease: LeaseStore + SlotStore {
+    /// Gives the copy of a hold of `claim`'s owner a lease of the claim's TTL, if it is there and the slot is open in
+    /// `epoch`; returns `false` if there certainly is none. To repeat it is harmless. If the slot is not open in that
+    /// epoch, the error comes of [`NotOpen`](super::NotOpen).
+    fn adopt(&self, claim: &Claim, epoch: Epoch) -> impl Future<Output = Result<bool>> + Send;
 }
 
 /// What may be a hold of a key, on one cluster.

@@ -3,7 +3,10 @@
 mod contention;
 mod memory;
 mod outages;
+mod queue;
 mod refusals;
 mod set;
+#[cfg(feature = "movable")]
+mod slots;
 mod snapshots;
 mod wire;

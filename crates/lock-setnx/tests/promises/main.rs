@@ -4,5 +4,7 @@ mod flavours;
 mod outages;
 mod queue;
 mod refusals;
+#[cfg(feature = "movable")]
+mod slots;
 mod waiting;
 mod wire;

@@ -14,7 +14,7 @@ use super::{
     state::SlotMove,
     state::unfinished,
 };
-use crate::{map::Slots, members::named};
+use crate::map::Slots;
 
 /// The markers of a cluster, or why they are not known.
 type Told = Result<BTreeMap<Slot, Marker>>;
@@ -35,9 +35,7 @@ impl Mover {
         let map = self.map().await?;
         let mut opened = 0;
         for status in self.status().await? {
-            if let Some((name, error)) = status.unknown.into_iter().next() {
-                return Err(named(error, &name));
-            }
+            status.certain()?;
             if !status.markers.is_empty() {
                 continue;
             }
@@ -161,9 +159,7 @@ impl Mover {
     pub async fn verify(&self) -> Result<Vec<Problem>> {
         let mut problems = Vec::new();
         for status in self.status().await? {
-            if let Some((name, error)) = status.unknown.first() {
-                return Err(named(error.clone(), name));
-            }
+            status.certain()?;
             let slot = status.slot;
             let mut say = |message: String| problems.push(Problem { slot, message });
             let open: Vec<_> = status.open().map(ClusterName::as_str).collect();
@@ -229,9 +225,7 @@ impl Mover {
         let mut map = self.map().await?;
         let mut wrong = 0;
         for status in self.status().await? {
-            if let Some((name, error)) = status.unknown.into_iter().next() {
-                return Err(named(error, &name));
-            }
+            status.certain()?;
             // Of two, the one that was opened later.
             let open = status.markers.iter().filter_map(|(name, marker)| Some((marker.open()?, name)));
             let Some((epoch, home)) = open.max() else { continue };

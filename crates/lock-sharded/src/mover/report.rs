@@ -3,9 +3,12 @@
 use std::{fmt, time::Duration};
 
 use lock_core::{
-    Error, FencingToken,
+    Error, FencingToken, Result,
     movable::{ClusterName, Marker, Slot},
 };
+
+use crate::members::named;
+
 /// The steps of a move, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -120,6 +123,11 @@ impl SlotStatus {
     /// Returns the clusters on which it is open; more than one is a [`Problem`].
     pub fn open(&self) -> impl Iterator<Item = &ClusterName> {
         self.markers.iter().filter(|(_, marker)| marker.open().is_some()).map(|(name, _)| name)
+    }
+
+    /// Fails if a cluster did not answer: what it has of the slot is not known.
+    pub(super) fn certain(&self) -> Result<()> {
+        self.unknown.first().map_or(Ok(()), |(name, error)| Err(named(error.clone(), name)))
     }
 }
 

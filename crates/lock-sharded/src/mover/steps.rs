@@ -85,7 +85,7 @@ impl Mover {
         }
     }
 
-    /// Goes on with the move of a slot that was begun; `None` if there is none.
+    /// Goes on with the move of a slot that was begun; `None` if all clusters of the map say that there is none.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Mover {
     ///
     /// As [`move_slot`](Self::move_slot).
     pub async fn resume(&self, slot: Slot, observer: &dyn Observer) -> Result<Option<Moved>> {
-        match unfinished(&self.status_of(slot).await?) {
+        match self.move_of(slot).await? {
             Some(what) => self.drive(what, false, observer).await.map(Some),
             None => Ok(None),
         }
@@ -114,7 +114,7 @@ impl Mover {
     /// To be called again.
     pub async fn abort(&self, slot: Slot) -> Result<SlotMove> {
         let invalid = |message: String| Error::new(ErrorKind::InvalidInput, message).without_effect();
-        let what = unfinished(&self.status_of(slot).await?);
+        let what = self.move_of(slot).await?;
         let what = what.ok_or_else(|| invalid(format!("slot {slot} is in no move")))?;
         if self.is_left_behind(&what).await? {
             return Ok(what);
@@ -129,8 +129,9 @@ impl Mover {
                     pair.new.change_marker(slot, markers.new.as_ref(), &cancelled).await?;
                 }
                 Stage::Cancelled => {
-                    give_up(&pair, markers.old.as_ref()).await?;
-                    return Ok(pair.what);
+                    if give_up(&pair, markers.old.as_ref()).await? {
+                        return Ok(pair.what);
+                    }
                 }
                 Stage::Opened | Stage::Done | Stage::Superseded => {
                     return Err(invalid(format!(
@@ -142,12 +143,19 @@ impl Mover {
         }
     }
 
+    /// Returns the move that a slot is in.
+    async fn move_of(&self, slot: Slot) -> Result<Option<SlotMove>> {
+        let status = self.status_of(slot).await?;
+        match unfinished(&status) {
+            None => status.certain().map(|()| None),
+            found => Ok(found),
+        }
+    }
+
     async fn plan(&self, slot: Slot, status: &SlotStatus, to: &ClusterName) -> Result<Option<SlotMove>> {
         let open: Vec<_> = status.open().cloned().collect();
         let [from] = open.as_slice() else {
-            if let Some((name, error)) = status.unknown.first() {
-                return Err(named(error.clone(), name));
-            }
+            status.certain()?;
             let message = format!(
                 "slot {slot} is open on {} clusters instead of one; see `lock-shards verify`",
                 open.len()
@@ -155,7 +163,8 @@ impl Mover {
             return Err(Error::new(ErrorKind::UnsafeConfig, message).without_effect());
         };
         if from == to {
-            return Ok(None);
+            // The one from which it came may have to be cleaned yet.
+            return status.certain().map(|()| None);
         }
         let (old, new) = (self.members.get(from).await?, self.members.get(to).await?);
         let (one, other) = tokio::try_join!(old.identity(), new.identity())?;
@@ -240,7 +249,9 @@ impl Work<'_> {
                     self.pair.new.change_marker(self.slot(), markers.new.as_ref(), &cancelled).await?;
                 }
                 Stage::Cancelled => {
-                    give_up(&self.pair, markers.old.as_ref()).await?;
+                    if !give_up(&self.pair, markers.old.as_ref()).await? {
+                        continue;
+                    }
                     let message = format!("the move of slot {} was given up", self.slot());
                     return Err(Error::new(ErrorKind::InvalidInput, message));
                 }
@@ -371,19 +382,20 @@ fn copies_of(holds: &[SlotHold], id: MoveId) -> Vec<SlotHold> {
 }
 
 /// Opens the slot on the old cluster again, in an epoch that no request of the move that was given up knows, and
-/// deletes
-/// what that has left on the new one.
-async fn give_up(pair: &Pair, present: Option<&Marker>) -> Result<()> {
+/// deletes what that has left on the new one. Returns `false` if the old cluster says something else by now: a seal
+/// that was under way may have come first.
+async fn give_up(pair: &Pair, present: Option<&Marker>) -> Result<bool> {
     let reopened = Marker::Open { epoch: pair.what.next.next()? };
     let is_of_the_move = match present {
         Some(Marker::Sealed { id, .. }) => *id == pair.what.id,
         Some(Marker::Open { epoch }) => *epoch < pair.what.next,
         _ => false,
     };
-    if is_of_the_move {
-        pair.old.change_marker(pair.what.slot, present, &reopened).await?;
+    if is_of_the_move && !pair.old.change_marker(pair.what.slot, present, &reopened).await? {
+        return Ok(false);
     }
-    clear_copies(pair, pair.what.id).await
+    clear_copies(pair, pair.what.id).await?;
+    Ok(true)
 }
 
 /// Deletes the copies that move `id`, which was given up, has left on the new cluster.

@@ -15,7 +15,10 @@ use tokio::{
     time,
 };
 
-use crate::common::{Servers, Space, TTL, bounded, options, quiet, slot};
+use crate::{
+    common::{Servers, Space, TTL, bounded, options, quiet, slot},
+    redlock::Redlock,
+};
 
 const HELD: &str = "{order-42}/payment";
 const OTHER: &str = "{order-42}/other";
@@ -71,6 +74,31 @@ async fn who_goes_on_with_a_move_prepares_nothing() -> Result<()> {
         space.locker().await?.lock(HELD).await?.release().await?;
         mover.move_slot(slot, &to, &*quiet()).await?;
         ensure!(open(&mover, slot).await? == [("b".to_owned(), 1)]);
+        Ok(())
+    })
+    .await
+}
+
+/// As long as the old cluster does not answer, nobody says that nothing is left of the slot there.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_move_is_called_done_while_a_cluster_is_silent() -> Result<()> {
+    bounded("a silence", async {
+        let space = Space::<Etcd, Etcd>::start().await?;
+        let (slot, to) = (slot(HELD)?, space.name("b").await?);
+        let stopped = space.mover().await?.stopping_before(Step::Clean);
+        stopped.move_slot(slot, &to, &*quiet()).await.expect_err("it stops");
+        let mover = space.mover().await?;
+        block_in_place(|| space.a.pause())?;
+        for error in [
+            mover.move_slot(slot, &to, &*quiet()).await.expect_err("it is not known to be done"),
+            mover.resume(slot, &*quiet()).await.expect_err("the same"),
+            mover.abort(slot).await.expect_err("the same"),
+        ] {
+            ensure!(error.kind() == ErrorKind::Unavailable, "{error}");
+        }
+        block_in_place(|| space.a.resume())?;
+        mover.move_slot(slot, &to, &*quiet()).await?;
+        ensure!(mover.unfinished().await?.is_empty() && mover.verify().await?.is_empty());
         Ok(())
     })
     .await
@@ -254,6 +282,7 @@ macro_rules! losses {
 
 losses!(from_etcd_to_etcd, Etcd, Etcd);
 losses!(from_zk_to_zk, ZooKeeper, ZooKeeper);
+losses!(from_redlock_to_redlock, Redlock, Redlock);
 
 /// Programs and movers that run go on without the map; new ones need it, and it can be made anew.
 #[tokio::test(flavor = "multi_thread")]

@@ -6,5 +6,7 @@ mod history;
 mod large;
 mod losses;
 mod promises;
+mod redlock;
+mod setnx;
 mod soak;
 mod zk;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lock_sharded::{Epoch, ErrorKind, LockGuard, Marker, ShardedLocker, Step};
-use test_cluster::{Etcd, ZooKeeper};
+use test_cluster::{Etcd, Redis, ZooKeeper};
 use tokio::{
     task::{block_in_place, spawn},
     time,
@@ -13,6 +13,7 @@ use tokio::{
 use crate::{
     common::{Servers, Space, TTL, bounded, options, quiet, slot},
     history::Contenders,
+    redlock::Redlock,
 };
 
 const HELD: &str = "{order-42}/payment";
@@ -243,6 +244,8 @@ macro_rules! promises {
 
 promises!(from_etcd_to_etcd, Etcd, Etcd);
 promises!(from_zk_to_zk, ZooKeeper, ZooKeeper);
+promises!(from_redis_to_redis, Redis, Redis);
+promises!(from_redlock_to_redlock, Redlock, Redlock);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn holds_move_from_etcd_to_zk() -> Result<()> {
@@ -252,4 +255,24 @@ async fn holds_move_from_etcd_to_zk() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn holds_move_from_zk_to_etcd() -> Result<()> {
     bounded("a move", holds_move_and_outlive_their_cluster::<ZooKeeper, Etcd>()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_move_from_redis_to_etcd() -> Result<()> {
+    bounded("a move", holds_move_and_outlive_their_cluster::<Redis, Etcd>()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_move_from_zk_to_redis() -> Result<()> {
+    bounded("a move", holds_move_and_outlive_their_cluster::<ZooKeeper, Redis>()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_move_from_redlock_to_etcd() -> Result<()> {
+    bounded("a move", holds_move_and_outlive_their_cluster::<Redlock, Etcd>()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_move_from_etcd_to_redlock() -> Result<()> {
+    bounded("a move", holds_move_and_outlive_their_cluster::<Etcd, Redlock>()).await
 }

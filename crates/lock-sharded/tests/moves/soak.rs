@@ -6,11 +6,12 @@ use std::{env, time::Instant};
 use anyhow::{Context, Result, ensure};
 use lock_sharded::Step;
 use rand::RngExt;
-use test_cluster::{Etcd, ZooKeeper};
+use test_cluster::{Etcd, Redis, ZooKeeper};
 
 use crate::{
     common::{Servers, Space, quiet, slot},
     history::Contenders,
+    redlock::Redlock,
 };
 
 const HELD: &str = "{order-42}/payment";
@@ -68,4 +69,14 @@ async fn many_moves_between_zookeepers_break_nothing() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_moves_between_etcd_and_zookeeper_break_nothing() -> Result<()> {
     many_moves_with_killed_movers_break_nothing::<Etcd, ZooKeeper>().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_moves_between_redis_servers_break_nothing() -> Result<()> {
+    many_moves_with_killed_movers_break_nothing::<Redis, Redis>().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_moves_between_redlocks_break_nothing() -> Result<()> {
+    many_moves_with_killed_movers_break_nothing::<Redlock, Redlock>().await
 }

@@ -27,7 +27,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     const GIVEN: &'static [&'static str];
 
     fn start() -> Result<Self>;
-    fn address(&self) -> String;
+    fn addresses(&self) -> Vec<String>;
     fn pause(&self) -> Result<()>;
     fn resume(&self) -> Result<()>;
     fn restart(&self) -> Result<()>;
@@ -146,7 +146,7 @@ impl<K: Kind, const CLUSTERS: usize> Fixture for Sharded<K, CLUSTERS> {
         let mut own = Vec::new();
         while urls.len() < CLUSTERS {
             let cluster = block_in_place(K::start)?;
-            urls.push(vec![cluster.address()]);
+            urls.push(cluster.addresses());
             own.push(cluster);
         }
         let fronts = urls.iter().map(Front::of).collect::<Result<Vec<_>>>()?;
@@ -189,6 +189,10 @@ impl<K: Kind, const CLUSTERS: usize> Fixture for Sharded<K, CLUSTERS> {
 
     fn may_stop(&self) -> bool {
         self.own.len() == CLUSTERS && self.moves.thread.is_some()
+    }
+
+    fn grants_without_data(&self) -> bool {
+        false
     }
 
     async fn pause(&self) -> Result<()> {
