@@ -12,11 +12,11 @@ use tokio::runtime::Runtime;
 use crate::{
     agent::{Agent, Orders, Task},
     burden::Place,
-    growth,
+    clock, growth,
     load::{Keys, Shape},
     lock::{Role, Subject},
     locks,
-    results::{Case, Clients, Load, Report, Series, compare},
+    results::{Absent, Case, Clients, Load, Report, Series, compare},
     sample::{Record, Sample},
     setup::{Servers, Setup},
 };
@@ -59,6 +59,9 @@ const SLOW_CONTENDERS: usize = 16;
 /// So many contenders, each with a client of its own, take seconds to connect.
 const MANY: usize = 1000;
 
+/// So many times longer their turns are than those of few, since it takes a while until all wait.
+const LONGER: u32 = 5;
+
 /// Keys and tasks of the case that has several.
 const TASKS: usize = 64;
 
@@ -84,10 +87,15 @@ impl Plan {
                     grid.push((*case, Clients::Shared, Duration::ZERO, 1));
                 }
                 Case::Handover => {
-                    for (clients, hold) in
-                        clients.iter().flat_map(|clients| self.holds.iter().map(|hold| (*clients, *hold)))
-                    {
-                        let most = if clients == Clients::Processes { MOST_PROCESSES } else { usize::MAX };
+                    let all =
+                        clients.iter().flat_map(|clients| self.holds.iter().map(|hold| (*clients, *hold)));
+                    // What contenders wait for is the holder then, wherever they are.
+                    let all =
+                        all.filter(|(of, hold)| hold.is_zero() || *of == Clients::Each || clients.len() == 1);
+                    for (clients, hold) in all {
+                        // With long holds few of a thousand would have a turn.
+                        let are_few = clients == Clients::Processes || !hold.is_zero();
+                        let most = if are_few { MOST_PROCESSES } else { usize::MAX };
                         let contenders = self.contenders.iter().filter(|tasks| **tasks <= most);
                         grid.extend(contenders.map(|tasks| (*case, clients, hold, *tasks)));
                     }
@@ -145,6 +153,11 @@ fn progress(plan: &Plan) -> ProgressBar {
     let bar = ProgressBar::new(steps as u64).with_style(style.expect("the template is a constant"));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// A burden that this machine does not bear is said to be absent, and the rest is measured.
+fn too_much(name: String, error: &anyhow::Error) -> Absent {
+    Absent { name, reason: format!("more than this machine bears: {error:#}") }
 }
 
 /// The processor and how many of it there are, as far as the system tells.
@@ -214,20 +227,27 @@ impl Bench<'_> {
     fn burdens(&self, runtime: &Runtime, report: &mut Report) -> Result<()> {
         let place = Place { setup: self.setup, servers: self.servers, urls: self.urls };
         let wants = |case| self.plan.cases.contains(&case);
-        let show = |what: &str| self.bar.set_message(format!("{}: {what}", self.setup));
+        let show = |what: &str| self.bar.set_message(what.to_owned());
         if wants(Case::Recovery) {
-            show("killing holders");
+            show(&format!("{}, killing holders", self.setup));
             report.recoveries.push(place.recovery(runtime, self.plan.kills)?);
         }
-        for count in self.plan.held.iter().filter(|_| wants(Case::Held)) {
-            show(&format!("holding {count} locks"));
-            let held = place.held(*count, LOOK);
-            report.held.push(held.with_context(|| format!("{}, holding {count} locks", self.setup))?);
-        }
         for count in self.plan.idle.iter().filter(|_| wants(Case::Idle)) {
-            show(&format!("{count} callers wait"));
-            let idle = place.idle(runtime, *count, LOOK);
-            report.idle.push(idle.with_context(|| format!("{}, {count} callers that wait", self.setup))?);
+            let what = format!("{}, {count} callers that wait", self.setup);
+            show(&what);
+            match place.idle(runtime, *count, LOOK) {
+                Ok(idle) => report.idle.push(idle),
+                Err(error) => report.absent.push(too_much(what, &error)),
+            }
+        }
+        // The last, since servers that bear no more go on with what they were left.
+        for count in self.plan.held.iter().filter(|_| wants(Case::Held)) {
+            let what = format!("{}, holding {count} locks", self.setup);
+            show(&what);
+            match place.held(*count, LOOK) {
+                Ok(held) => report.held.push(held),
+                Err(error) => report.absent.push(too_much(what, &error)),
+            }
         }
         Ok(())
     }
@@ -263,13 +283,18 @@ impl Bench<'_> {
         }
         let count = if *clients == Clients::Each { *tasks } else { 1 };
         let contended = *case == Case::Handover;
-        let time = if contended { self.plan.contended_slice } else { self.plan.slice };
+        let time = match contended {
+            true if *tasks >= MANY => LONGER * self.plan.contended_slice,
+            true => self.plan.contended_slice,
+            false => self.plan.slice,
+        };
         let shape = Shape {
             tasks: *tasks,
             keys: if contended { Keys::One } else { Keys::Each },
             hold: *hold,
             batch: if self.setup == Setup::Local && !contended { BATCH } else { 1 },
-            first: 0,
+            // Some are gone while they wait, and what they leave must not be in the way of the next subject.
+            first: if contended { clock::now() as usize } else { 0 },
         };
         let connected = runtime.block_on(subject.clients(count))?;
         // Our scripts call SET, and peers send it.

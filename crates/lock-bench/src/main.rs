@@ -78,13 +78,13 @@ impl Run {
         } else {
             self.contenders.clone()
         };
-        let rounds = self.rounds.unwrap_or(if quick { 2 } else { 5 });
+        let rounds = self.rounds.unwrap_or(if quick { 2 } else { 3 });
         let slice = self.slice.map(ms);
         Plan {
             setups: backends.iter().flat_map(|backend| backend.setups()).copied().collect(),
             cases,
             rounds,
-            slow_rounds: if quick { 1 } else { 3 },
+            slow_rounds: if quick { 1 } else { 2 },
             slice: slice.unwrap_or(ms(if quick { 300 } else { 1000 })),
             contended_slice: slice.unwrap_or(ms(if quick { 300 } else { 400 })),
             contenders,

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 58.0;
-const RIGHT: f64 = 12.0;
+const RIGHT: f64 = 24.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 42.0;
 
@@ -160,7 +160,7 @@ mod tests {
         let points = vec![(1.0, 1.0), (100.0, 100.0)];
         let line = Line { name: "a<b".to_owned(), class: "ours", dashed: false, points };
         let drawn = lines("t", &axis(&[1.0, 100.0]), &axis(&[1.0, 10.0, 100.0]), &[line]).into_string();
-        assert!(drawn.contains("M58 218L408 12"), "{drawn}");
+        assert!(drawn.contains("M58 218L396 12"), "{drawn}");
         assert!(drawn.contains("a&lt;b"), "{drawn}");
     }
 }

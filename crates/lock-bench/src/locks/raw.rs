@@ -17,19 +17,19 @@ use redis::{Cmd, FromRedisValue, Script, aio::MultiplexedConnection, cmd};
 use super::{TTL, redis::connect};
 use crate::lock::{Lock, Role, Subject};
 
-const QUEUE: &str = include_str!("../../../lock-setnx/scripts/queue.lua");
+const SETNX_QUEUE: &str = include_str!("../../../lock-setnx/scripts/queue.lua");
 const SETNX_ACQUIRE: &str = include_str!("../../../lock-setnx/scripts/acquire.lua");
 const SETNX_RELEASE: &str = include_str!("../../../lock-setnx/scripts/release.lua");
+const REDLOCK_QUEUE: &str = include_str!("../../../lock-redlock/scripts/queue.lua");
 const REDLOCK_ACQUIRE: &str = include_str!("../../../lock-redlock/scripts/acquire.lua");
-const REDLOCK_RELEASE: &str = include_str!("../../../lock-redis/scripts/release.lua");
+const REDLOCK_RELEASE: &str = include_str!("../../../lock-redlock/scripts/release.lua");
 
 pub(super) fn on_one(url: &str) -> Subject {
     let url = url.to_owned();
     Subject::new("the same scripts, bare", Role::Raw, move || {
         let url = url.clone();
         async move {
-            let scripts =
-                [SETNX_ACQUIRE, SETNX_RELEASE].map(|text| text.replace("-- include queue.lua\n", QUEUE));
+            let scripts = [SETNX_ACQUIRE, SETNX_RELEASE].map(|text| with_queue(text, SETNX_QUEUE));
             Ok(One(Bare::connect(&[url], &scripts).await?))
         }
     })
@@ -43,10 +43,14 @@ pub(super) fn on_several(urls: &[String]) -> Subject {
             // A server has no vote before a locker has set it up.
             let options = lock_redlock::Options::default().with_ttl(TTL);
             RedlockLocker::connect(urls.iter().map(String::as_str), options).await?.close().await;
-            let scripts = [REDLOCK_ACQUIRE, REDLOCK_RELEASE].map(str::to_owned);
+            let scripts = [REDLOCK_ACQUIRE, REDLOCK_RELEASE].map(|text| with_queue(text, REDLOCK_QUEUE));
             Ok(Several(Bare::connect(&urls, &scripts).await?))
         }
     })
+}
+
+fn with_queue(script: &str, queue: &str) -> String {
+    script.replace("-- include queue.lua\n", queue)
 }
 
 /// Connections, and the digests of what their servers have loaded.
@@ -124,9 +128,9 @@ impl Lock for Several {
 
     async fn acquire(&self, key: &'static str) -> Result<Self::Held<'_>> {
         let (owner, token) = (self.0.owner()?, SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros());
-        let arguments = [&*owner, &self.0.ttl, "0", &fence(key), &token.to_string()];
-        let votes: Vec<(String, i64, String)> =
-            self.0.ask(&call(&self.0.acquire, &[key, MEMORY], &arguments)).await?;
+        let arguments = [&*owner, &self.0.ttl, "go", &fence(key), &token.to_string()];
+        let keys = [key, MEMORY, &queue(key)];
+        let votes: Vec<(String, i64, String)> = self.0.ask(&call(&self.0.acquire, &keys, &arguments)).await?;
         ensure!(
             votes.iter().all(|(word, ..)| word == "granted"),
             "it does not wait, and {key} was taken: {votes:?}"
@@ -135,7 +139,7 @@ impl Lock for Several {
     }
 
     async fn release(&self, (key, owner): Self::Held<'_>) -> Result<()> {
-        self.0.ask::<i64>(&call(&self.0.release, &[key], &[&owner])).await.map(drop)
+        self.0.ask::<i64>(&call(&self.0.release, &[key, &queue(key)], &[&owner])).await.map(drop)
     }
 }
 
