@@ -353,7 +353,10 @@ impl<S: HoldStore> Background<S> {
             lease.renewal().stage = Stage::Idle;
             jobs.spawn(Arc::clone(self).renew(lease));
         }
-        state.alarm = state.schedule.first_key_value().map_or(BootInstant::NEVER, |(first, _)| first.0);
+        let first = state.schedule.first_key_value().map_or(BootInstant::NEVER, |(first, _)| first.0);
+        // An alarm that nobody needs any more stays: who acquires and releases again and again would wake this task
+        // each time.
+        state.alarm = if state.alarm > now { first.min(state.alarm) } else { first };
         state.alarm
     }
 
