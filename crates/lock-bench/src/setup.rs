@@ -7,6 +7,9 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use test_cluster::{Etcd, EtcdCluster, Persistence, Redis, ZooKeeper, ZooKeeperCluster};
 
+/// MiB for the objects of a ZooKeeper: 100,000 locks of one client take more than a test's server has.
+const HEAP: u32 = 1024;
+
 /// A kind of server, and how many there are.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -152,8 +155,13 @@ impl Servers {
                 .map(Self::Redis),
             Setup::Etcd => EtcdCluster::start(1).map(Self::Etcd),
             Setup::Etcd3 => EtcdCluster::start(3).map(Self::Etcd),
-            Setup::Zk => ZooKeeper::start().map(|server| Self::ZooKeeper(Box::new(server))),
-            Setup::Zk3 => ZooKeeperCluster::start(3).map(|cluster| Self::ZooKeepers(Box::new(cluster))),
+            Setup::Zk => {
+                ZooKeeper::builder().heap(HEAP).start().map(|server| Self::ZooKeeper(Box::new(server)))
+            }
+            Setup::Zk3 => ZooKeeperCluster::builder(3)
+                .heap(HEAP)
+                .start()
+                .map(|cluster| Self::ZooKeepers(Box::new(cluster))),
         };
         started.with_context(|| format!("cannot start the servers for {setup}"))
     }

@@ -20,6 +20,7 @@ use crate::{
 pub struct ZooKeeperBuilder {
     port: Option<u16>,
     extra: Vec<(String, String)>,
+    heap: Option<u32>,
 }
 
 impl ZooKeeperBuilder {
@@ -32,6 +33,12 @@ impl ZooKeeperBuilder {
     /// Adds a line to the configuration file; `value` is written as it would stand there.
     pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
+        self
+    }
+
+    /// Lets the server have so many MiB for its objects; 64 if it is not said, enough for tests.
+    pub fn heap(mut self, mib: u32) -> Self {
+        self.heap = Some(mib);
         self
     }
 
@@ -75,7 +82,7 @@ impl ZooKeeperBuilder {
         ports::retry_if_taken(|| {
             let all = self.plan(directories.len())?;
             let command = |(directory, settings): (&PathBuf, &Settings)| {
-                Ok((directory.clone(), installation.command_line(&settings.write(directory)?)))
+                Ok((directory.clone(), installation.command_line(&settings.write(directory)?, settings.heap)))
             };
             let servers = directories.iter().zip(&all).map(command).collect::<Result<Vec<_>>>()?;
             let ready = |index: usize, pid| wait_until_it_serves(&all[index], pid, &directories[index]);
@@ -94,15 +101,15 @@ impl ZooKeeperBuilder {
         let members = members.collect::<Result<Vec<_>>>()?;
         let settings = |id| {
             let port = self.port.map_or_else(ports::free, Ok)?;
-            Ok(Settings { port, id, members: members.clone(), extra: self.extra.clone() })
+            Ok(Settings { port, id, members: members.clone(), extra: self.extra.clone(), heap: self.heap })
         };
         (1..=size).map(settings).collect()
     }
 
     /// Calls `start` with a port: the chosen one, or free ones until one is not taken by somebody else.
     fn on_a_port<T>(self, start: impl Fn(Settings) -> Result<T>) -> Result<T> {
-        let Self { port, extra } = self;
-        let on = |port| start(Settings { port, extra: extra.clone(), ..Settings::default() });
+        let Self { port, extra, heap } = self;
+        let on = |port| start(Settings { port, extra: extra.clone(), heap, ..Settings::default() });
         match port {
             Some(port) => on(port),
             None => ports::retry_if_taken(|| on(ports::free()?)),
@@ -115,7 +122,7 @@ impl ZooKeeper {
     pub(super) fn prepare(installation: &Installation, settings: Settings) -> Result<ZooKeeper> {
         let directory = tempfile::Builder::new().prefix("test-zookeeper-").tempdir()?;
         let config = settings.write(directory.path())?;
-        let server = Watched::new(directory, &installation.command_line(&config))?;
+        let server = Watched::new(directory, &installation.command_line(&config, settings.heap))?;
         Ok(ZooKeeper { server, settings })
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Settings {
     pub(super) id: usize,
     pub(super) members: Vec<Member>,
     pub(super) extra: Vec<(String, String)>,
+    /// The most memory for the server's objects, in MiB; little if it is not said.
+    pub(super) heap: Option<u32>,
 }
 
 /// The ports on which a member listens to the others, as one of them knows it.

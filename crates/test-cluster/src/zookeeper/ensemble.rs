@@ -42,6 +42,7 @@ pub struct ZooKeeperClusterBuilder {
     size: usize,
     proxied: bool,
     extra: Vec<(String, String)>,
+    heap: Option<u32>,
 }
 
 impl ZooKeeperClusterBuilder {
@@ -55,6 +56,12 @@ impl ZooKeeperClusterBuilder {
     /// Adds a line to the configuration file of each member; `value` is written as it would stand there.
     pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
+        self
+    }
+
+    /// Lets each server have so many MiB for its objects; 64 if it is not said, enough for tests.
+    pub fn heap(mut self, mib: u32) -> Self {
+        self.heap = Some(mib);
         self
     }
 
@@ -79,8 +86,13 @@ impl ZooKeeperClusterBuilder {
                 seen[to].peer_port = proxy.port();
                 links.push((from, to, proxy));
             }
-            let settings =
-                Settings { port: ports::free()?, id: from + 1, members: seen, extra: self.extra.clone() };
+            let settings = Settings {
+                port: ports::free()?,
+                id: from + 1,
+                members: seen,
+                extra: self.extra.clone(),
+                heap: self.heap,
+            };
             nodes.push(ZooKeeper::prepare(installation, settings)?);
         }
         for node in &nodes {
@@ -105,7 +117,7 @@ impl ZooKeeperCluster {
 
     /// Makes a builder, for everything that can be chosen before the start.
     pub fn builder(size: usize) -> ZooKeeperClusterBuilder {
-        ZooKeeperClusterBuilder { size, proxied: false, extra: Vec::new() }
+        ZooKeeperClusterBuilder { size, proxied: false, extra: Vec::new(), heap: None }
     }
 
     /// Returns what a client connects to: all members, separated by commas.

@@ -88,8 +88,10 @@ impl Installation {
     }
 
     /// The command line of a server.
-    pub(super) fn command_line(&self, config: &Path) -> Vec<OsString> {
+    pub(super) fn command_line(&self, config: &Path, heap: Option<u32>) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = FLAGS.map(Into::into).into();
+        // The last one counts.
+        arguments.extend(heap.map(|heap| format!("-Xmx{heap}m").into()));
         arguments.push("-cp".into());
         arguments.push(self.class_path.clone());
         arguments.push("org.apache.zookeeper.server.quorum.QuorumPeerMain".into());
