@@ -158,8 +158,10 @@ impl Connection {
     pub(crate) async fn deleted(&self, path: &str) -> Result<(), ZkError> {
         let client = self.client()?;
         loop {
-            let (node, watch) = self.answer(client.check_and_watch_stat(path)).await?;
-            if node.is_none() || self.fired(watch.changed()).await? == EventType::NodeDeleted {
+            // Boxed, as there is a watch for each hold, and a future keeps the place of all that it ever awaits.
+            let (node, watch) = Box::pin(self.answer(client.check_and_watch_stat(path))).await?;
+            let changed = Box::pin(watch.changed());
+            if node.is_none() || self.fired(changed).await? == EventType::NodeDeleted {
                 return Ok(());
             }
         }
@@ -183,7 +185,7 @@ impl Connection {
         let event = tokio::select! {
             biased;
             _ = &mut changed => return Ok(None),
-            event = self.fired(other_watch.changed()) => event?,
+            event = self.fired(Box::pin(other_watch.changed())) => event?,
         };
         let was_there = event == EventType::NodeDeleted && (&mut changed).now_or_never().is_none();
         Ok(was_there.then_some(Unfired { _changed: changed }))

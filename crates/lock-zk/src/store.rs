@@ -311,7 +311,8 @@ impl QueueStore for ZkStore {
 
     async fn gone(&self, session: &Session, entry: &QueueEntry) {
         let path = entry.path();
-        while let Ok(connection) = session.connection().await {
+        // Boxed, as it is large and soon over, and there is a watch for each hold.
+        while let Ok(connection) = Box::pin(session.connection()).await {
             match connection.deleted(&path).await {
                 Ok(()) => return,
                 Err(error) => {
