@@ -133,6 +133,20 @@ impl<S: LeaseStore> FaultyStore<S> {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        self.send_all(operation, &[claim], |store, mut claims| request(store, claims.remove(0))).await
+    }
+
+    /// Sends one request for several claims.
+    async fn send_all<T, F>(
+        &self,
+        operation: Operation,
+        claims: &[&Claim],
+        request: impl FnOnce(Arc<S>, Vec<Claim>) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         let fault = self.faults.draw(operation);
         let lost = |what| Err(Error::new(ErrorKind::Unavailable, what));
         match fault {
@@ -140,14 +154,15 @@ impl<S: LeaseStore> FaultyStore<S> {
             Some(Fault::Hang) => return future::pending().await,
             _ => {}
         }
-        let (store, claim) = (Arc::clone(&self.store), claim.clone());
-        let trip = Trip::begin(&self.travelling, claim.owner());
+        let store = Arc::clone(&self.store);
+        let claims: Vec<_> = claims.iter().copied().cloned().collect();
+        let trips: Vec<_> = claims.iter().map(|claim| Trip::begin(&self.travelling, claim.owner())).collect();
         let answer = tokio::spawn(async move {
-            let _trip = trip;
+            let _trips = trips;
             if let Some(Fault::Delay(time)) = fault {
                 time::sleep(time).await;
             }
-            request(store, claim).await
+            request(store, claims).await
         });
         let answer = answer.await.expect("a store does not panic");
         if fault == Some(Fault::LoseReply) { lost("a planned loss of the reply") } else { answer }
@@ -165,6 +180,17 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal> {
         self.send(Operation::Renew, claim, |store, claim| async move { store.renew(&claim).await }).await
+    }
+
+    fn renews_at_once(&self) -> usize {
+        self.store.renews_at_once()
+    }
+
+    async fn renew_all(&self, claims: &[&Claim]) -> Vec<Result<Renewal>> {
+        let renewed = self.send_all(Operation::Renew, claims, |store, claims| async move {
+            Ok(store.renew_all(&claims.iter().collect::<Vec<_>>()).await)
+        });
+        renewed.await.unwrap_or_else(|error| vec![Err(error); claims.len()])
     }
 
     async fn release(&self, claim: &Claim) -> Result<Released> {

@@ -111,8 +111,12 @@ impl<S: LeaseStore> HoldStore for S {
         Some(held)
     }
 
-    async fn renew(&self, claim: &Claim) -> Result<Renewal> {
-        LeaseStore::renew(self, claim).await
+    fn renews_at_once(&self) -> usize {
+        LeaseStore::renews_at_once(self)
+    }
+
+    async fn renew(&self, claims: &[&Claim]) -> Vec<Result<Renewal>> {
+        LeaseStore::renew_all(self, claims).await
     }
 
     async fn release(&self, held: &Self::Held) -> Result<Released> {

@@ -1,5 +1,7 @@
 //! The one task behind a locker: it renews every lease, and undoes what was abandoned.
 
+mod renewals;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -16,6 +18,9 @@ use crate::{
     Error, ErrorKind, Key, LossReason, Result,
     backend::{BootInstant, Claim, LeaseTiming, Released, Renewal, Validity},
 };
+
+use renewals::Due;
+pub(crate) use renewals::Lease;
 
 /// What guards and the background task need of servers, whether each claim has a lease or a session carries many.
 pub(crate) trait HoldStore: Send + Sync + 'static {
@@ -35,7 +40,11 @@ pub(crate) trait HoldStore: Send + Sync + 'static {
     /// Returns the lease that is the hold's own, if it has one.
     fn own_lease(held: &Self::Held) -> Option<&Lease<Self::Renewed>>;
 
-    fn renew(&self, renewed: &Self::Renewed) -> impl Future<Output = Result<Renewal>> + Send;
+    /// Returns how many are renewed with one request.
+    fn renews_at_once(&self) -> usize;
+
+    /// Returns an answer for each, in their order.
+    fn renew(&self, renewed: &[&Self::Renewed]) -> impl Future<Output = Vec<Result<Renewal>>> + Send;
 
     fn release(&self, held: &Self::Held) -> impl Future<Output = Result<Released>> + Send;
 
@@ -45,70 +54,6 @@ pub(crate) trait HoldStore: Send + Sync + 'static {
     fn undo_limit(held: &Self::Held) -> Duration;
 
     fn verify(&self, held: &Self::Held) -> impl Future<Output = Result<bool>> + Send;
-}
-
-/// A claim or a session, and how long it is certain.
-pub(crate) struct Lease<T> {
-    subject: T,
-    validity: Arc<Validity>,
-    // Its stage is written only under the lock of the background's state.
-    renewal: Mutex<RenewalState>,
-}
-
-struct RenewalState {
-    stage: Stage,
-    /// The smallest TTL that the servers ever told: they may differ in it, and one that keeps less may take over.
-    least_ttl: Duration,
-}
-
-#[derive(Clone, Copy)]
-enum Stage {
-    Due(Due),
-    /// Its renewal is under way, or it has none.
-    Idle,
-    /// It was given back.
-    Withdrawn,
-}
-
-/// When a renewal is due, and a number that sets apart those that are due at once.
-type Due = (BootInstant, u64);
-
-impl<T> Lease<T> {
-    pub(crate) fn new(subject: T, ttl: Duration, validity: Arc<Validity>) -> Arc<Self> {
-        let renewal = Mutex::new(RenewalState { stage: Stage::Idle, least_ttl: ttl });
-        Arc::new(Self { subject, validity, renewal })
-    }
-
-    pub(crate) fn subject(&self) -> &T {
-        &self.subject
-    }
-
-    pub(crate) fn validity(&self) -> &Arc<Validity> {
-        &self.validity
-    }
-
-    /// Writes down for how long it was granted, before anything else is done with it.
-    pub(crate) fn grant(&self, ttl: Duration, deadline: BootInstant) {
-        self.renewal().least_ttl = ttl;
-        self.validity.extend(deadline);
-        self.validity.cap(deadline);
-    }
-
-    /// Writes down the TTL that servers told. Returns the smallest, and whether it is smaller than before; none if the
-    /// lease was withdrawn.
-    fn hear(&self, answer: &Result<Renewal>) -> Option<(Duration, bool)> {
-        let mut renewal = self.renewal();
-        let before = renewal.least_ttl;
-        if let Ok(Renewal::Extended(told)) = answer {
-            renewal.least_ttl = before.min(*told);
-        }
-        let is_withdrawn = matches!(renewal.stage, Stage::Withdrawn);
-        (!is_withdrawn).then_some((renewal.least_ttl, renewal.least_ttl < before))
-    }
-
-    fn renewal(&self) -> MutexGuard<'_, RenewalState> {
-        self.renewal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What lockers, guards and the task share.
@@ -252,39 +197,6 @@ impl<S: HoldStore> Background<S> {
         }
     }
 
-    /// Renews the lease from now on, until it is withdrawn or lost.
-    pub(crate) fn renew_from_now_on(&self, lease: &Arc<Lease<S::Renewed>>) {
-        let pause = self.timing.shortened_to(lease.renewal().least_ttl).renew_every();
-        self.schedule(Arc::clone(lease), pause);
-    }
-
-    /// Renews the lease after `pause`, unless it was withdrawn.
-    fn schedule(&self, lease: Arc<Lease<S::Renewed>>, pause: Duration) {
-        // Leases taken at one instant should not be renewed at one instant for ever.
-        let pause = pause.mul_f64(rand::rng().random_range(0.9..=1.0));
-        let mut state = self.state();
-        let due = (BootInstant::now().after(pause), state.next_number);
-        state.next_number += 1;
-        match &mut lease.renewal().stage {
-            Stage::Withdrawn => return,
-            stage => *stage = Stage::Due(due),
-        }
-        state.schedule.insert(due, lease);
-        if due.0 < state.alarm {
-            state.alarm = due.0;
-            self.changed.notify_one();
-        }
-    }
-
-    /// Stops renewing a hold's own lease. A renewal already sent can only prolong what a release then ends.
-    pub(crate) fn withdraw(&self, held: &S::Held) {
-        let Some(lease) = S::own_lease(held) else { return };
-        let mut state = self.state();
-        if let Stage::Due(due) = mem::replace(&mut lease.renewal().stage, Stage::Withdrawn) {
-            state.schedule.remove(&due);
-        }
-    }
-
     /// Undoes in the background what may be held.
     pub(crate) fn undo(&self, held: S::Held) {
         let mut state = self.state();
@@ -341,6 +253,7 @@ impl<S: HoldStore> Background<S> {
 
     /// Starts what is due, and returns when the next renewal will be.
     fn begin_due_jobs(self: &Arc<Self>, jobs: &mut JoinSet<()>) -> BootInstant {
+        let at_once = self.store.renews_at_once();
         let mut state = self.state();
         let abandoned = mem::take(&mut state.abandoned);
         state.undoing += abandoned.len();
@@ -348,56 +261,12 @@ impl<S: HoldStore> Background<S> {
             jobs.spawn(Arc::clone(self).undo_until_done(held));
         }
         let now = BootInstant::now();
-        while let Some(first) = state.schedule.first_entry().filter(|first| first.key().0 <= now) {
-            let lease = first.remove();
-            lease.renewal().stage = Stage::Idle;
-            jobs.spawn(Arc::clone(self).renew(lease));
-        }
+        self.begin_due_renewals(&mut state, now, at_once, jobs);
         let first = state.schedule.first_key_value().map_or(BootInstant::NEVER, |(first, _)| first.0);
         // An alarm that nobody needs any more stays: who acquires and releases again and again would wake this task
         // each time.
         state.alarm = if state.alarm > now { first.min(state.alarm) } else { first };
         state.alarm
-    }
-
-    async fn renew(self: Arc<Self>, lease: Arc<Lease<S::Renewed>>) {
-        let sent = BootInstant::now();
-        // A slow answer is better than none, as long as there is time for another try.
-        let least = self.timing.shortened_to(lease.renewal().least_ttl).request_timeout();
-        let limit = self.timing.request_timeout().min(lease.validity.remaining() / 2).max(least);
-        let answer = bounded(limit, self.store.renew(lease.subject())).await;
-        // What was given back meanwhile has nothing to be told. Nothing is locked while something is: whoever awaits a
-        // loss is woken, and may use the locker.
-        let Some((least_ttl, shrank)) = lease.hear(&answer) else { return };
-        let next = match answer {
-            Ok(Renewal::Extended(_)) => {
-                let deadline = self.timing.deadline(sent, least_ttl);
-                lease.validity.extend(deadline);
-                if shrank {
-                    // An earlier answer promised more than the servers keep.
-                    lease.validity.cap(deadline);
-                }
-                let every = self.timing.shortened_to(least_ttl).renew_every();
-                every.saturating_sub(BootInstant::now().since(sent))
-            }
-            Ok(Renewal::NotOwner) => {
-                lease.validity.end(S::LOSS);
-                Duration::ZERO
-            }
-            Err(error) => {
-                let (lease, remaining) = (lease.subject(), lease.validity.remaining());
-                tracing::warn!(?lease, %error, ?remaining, "a lease was not renewed");
-                // A try that used up its time is repeated at once, one that failed at once after a pause.
-                (limit / 4).saturating_sub(BootInstant::now().since(sent))
-            }
-        };
-        match lease.validity.reason() {
-            None => self.schedule(lease, next),
-            // Nothing is freed before its holder lets go: the work may still go on. Nor is it kept any longer.
-            Some(reason) => {
-                tracing::warn!(lease = ?lease.subject(), %reason, "a lease is over, and all that rested on it is lost");
-            }
-        }
     }
 
     /// Repeats the undo until the servers have confirmed it, or would have ended the lease by themselves.

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::time;
 
 use crate::{
@@ -279,8 +280,12 @@ impl<Q: QueueStore> HoldStore for Queues<Q> {
         None
     }
 
-    async fn renew(&self, session: &Session<Q>) -> Result<Renewal> {
-        self.0.keep_alive(session.inner()).await
+    fn renews_at_once(&self) -> usize {
+        1
+    }
+
+    async fn renew(&self, sessions: &[&Session<Q>]) -> Vec<Result<Renewal>> {
+        join_all(sessions.iter().map(|session| self.0.keep_alive(session.inner()))).await
     }
 
     async fn release(&self, entry: &Arc<Entry<Q>>) -> Result<Released> {

@@ -2,6 +2,7 @@
 
 use std::{fmt, future::Future, ops::Deref, time::Duration};
 
+use futures_util::future::join_all;
 use rand::{TryRng, rngs::SysRng};
 
 use crate::{
@@ -60,6 +61,20 @@ pub trait LeaseStore: Send + Sync + 'static {
 
     /// Sets the lease of `claim` back to its full TTL, if `claim` still holds its key. Never creates anything.
     fn renew(&self, claim: &Claim) -> impl Future<Output = Result<Renewal>> + Send;
+
+    /// Returns how many claims at most are renewed with one request; one by default.
+    fn renews_at_once(&self) -> usize {
+        1
+    }
+
+    /// Renews several claims, no more than [`renews_at_once`](Self::renews_at_once), and returns an answer for each in
+    /// their order. They have one limit of time. After an error that is not transient a claim is renewed alone, since
+    /// another of them may have been the cause.
+    ///
+    /// By default each is renewed by [`renew`](Self::renew), which will do for one.
+    fn renew_all(&self, claims: &[&Claim]) -> impl Future<Output = Vec<Result<Renewal>>> + Send {
+        async { join_all(claims.iter().map(|claim| self.renew(claim))).await }
+    }
 
     /// Frees the key if `claim` holds it, and touches nothing otherwise.
     fn release(&self, claim: &Claim) -> impl Future<Output = Result<Released>> + Send;
@@ -240,6 +255,14 @@ pub enum Renewal {
     Extended(Duration),
     /// The claim does not hold the key.
     NotOwner,
+}
+
+impl Renewal {
+    /// Returns what it is that a claim was `renewed` for its `ttl`, or was not.
+    #[must_use]
+    pub fn of(renewed: bool, ttl: Duration) -> Self {
+        if renewed { Self::Extended(ttl) } else { Self::NotOwner }
+    }
 }
 
 /// How the servers answered a release.

@@ -1,10 +1,16 @@
--- Sets the lease of a claim back to its full TTL, if the claim still holds the key. Never creates anything.
+-- Sets the leases of claims back to their full TTL, each if the claim still holds its key. Never creates anything.
 --
--- KEYS[1] the lock   ARGV[1] owner id   ARGV[2] TTL in ms
+-- KEYS the locks   ARGV[1] TTL in ms   ARGV[2..] the owner id of each
 --
--- Returns 1 if it was renewed, 0 if the claim does not hold the key.
-local held = redis.call('GET', KEYS[1])
-if held and string.sub(held, 1, 32) == ARGV[1] then
-  return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+-- Returns for each lock 1 if it was renewed, 0 if the claim does not hold the key.
+local renewed = {}
+for index, lock in ipairs(KEYS) do
+  local held = redis.pcall('GET', lock)
+  -- What another program put there, which may be no text, does not keep the others from being renewed.
+  if type(held) == 'table' and not string.find(held.err, '^WRONGTYPE') then
+    return held
+  end
+  local is_held = type(held) == 'string' and string.sub(held, 1, 32) == ARGV[index + 1]
+  renewed[index] = is_held and redis.call('PEXPIRE', lock, ARGV[1]) or 0
 end
-return 0
+return renewed

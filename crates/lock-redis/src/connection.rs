@@ -29,7 +29,7 @@ pub struct Script {
     knows_dialing: bool,
 }
 
-/// Sets a lease back to its full TTL.
+/// Sets leases back to their full TTL.
 pub static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/renew.lua")));
 /// Tells who holds a key.
 pub static INSPECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../scripts/inspect.lua")));

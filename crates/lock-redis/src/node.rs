@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +41,8 @@ struct Shared {
     handshake: Option<Box<dyn Handshake>>,
     /// One of those on which releases are told.
     channel: Option<String>,
+    /// Whether a request may have keys of many locks: not in a cluster, nor on a server that could be part of one.
+    takes_many: AtomicBool,
     connections: Mutex<Connections>,
 }
 
@@ -86,6 +88,7 @@ impl Node {
             scripts: vec![&RENEW, &INSPECT],
             handshake: None,
             channel: None,
+            takes_many: AtomicBool::new(true),
             connections,
         };
         Self { shared: Arc::new(shared), dialing: SharedAttempt::new(runtime.clone()) }
@@ -124,6 +127,14 @@ impl Node {
     #[must_use]
     pub fn server(&self) -> &str {
         &self.shared.server
+    }
+
+    /// Returns how many leases are renewed with one request.
+    ///
+    /// The server does nothing else meanwhile, which takes about a tenth of a millisecond.
+    #[must_use]
+    pub fn renews_at_once(&self) -> usize {
+        if self.shared.takes_many.load(Ordering::Relaxed) { 32 } else { 1 }
     }
 
     /// Returns whether there is a live connection.
@@ -320,6 +331,8 @@ impl Shared {
             Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm) => None,
             told => Some(told.map_err(failed)?),
         };
+        let in_cluster = fields(told.as_deref(), "cluster_enabled").any(|enabled| enabled == "1");
+        self.takes_many.store(connection.to_one_server().is_some() && !in_cluster, Ordering::Relaxed);
         let named = |error: Error| error.with_server(&self.server);
         check(told.as_deref(), self.target.accepts_eviction())
             .map_err(named)

@@ -128,11 +128,23 @@ impl Servers {
     /// an answer, or neither.
     pub(crate) async fn majority_of<T: Send + 'static>(
         &self,
-        mut pending: Asked<T>,
+        pending: Asked<T>,
         read: impl Fn(&Answer<T>) -> Option<bool>,
         rest: impl FnOnce(Asked<T>),
     ) -> Result<bool> {
-        let (mut yes, mut no) = (0, 0);
+        self.majority_of_each(1, pending, |answer, _| read(answer), rest).await.remove(0)
+    }
+
+    /// As [`majority_of`](Self::majority_of), where each answer tells of `count` holds.
+    pub(crate) async fn majority_of_each<T: Send + 'static>(
+        &self,
+        count: usize,
+        mut pending: Asked<T>,
+        read: impl Fn(&Answer<T>, usize) -> Option<bool>,
+        rest: impl FnOnce(Asked<T>),
+    ) -> Vec<Result<bool>> {
+        let decided = |(yes, no): &(usize, usize)| (*yes.max(no) >= self.majority()).then_some(yes > no);
+        let mut votes = vec![(0, 0); count];
         let mut failures = Vec::new();
         let mut limit = pin!(time::sleep(self.patience()));
         loop {
@@ -145,18 +157,25 @@ impl Servers {
                 }
             };
             let Some((_, reply)) = reply else { break };
-            match reply.map(|answer| read(&answer)) {
-                Ok(Some(true)) => yes += 1,
-                Ok(Some(false)) => no += 1,
-                Ok(None) => {}
+            match reply {
+                Ok(answer) => {
+                    for (index, (yes, no)) in votes.iter_mut().enumerate() {
+                        match read(&answer, index) {
+                            Some(true) => *yes += 1,
+                            Some(false) => *no += 1,
+                            None => {}
+                        }
+                    }
+                }
                 Err(error) => failures.push(error),
             }
-            if yes >= self.majority() || no >= self.majority() {
+            if votes.iter().all(|votes| decided(votes).is_some()) {
                 rest(pending);
-                return Ok(yes > no);
+                return votes.iter().filter_map(decided).map(Ok).collect();
             }
         }
-        Err(self.unavailable(0, failures))
+        let undecided = self.unavailable(0, failures);
+        votes.iter().map(|votes| decided(votes).ok_or_else(|| undecided.clone())).collect()
     }
 
     /// Says why there is no majority, and gives the first failure as the cause. Those who forgot have no vote. What a

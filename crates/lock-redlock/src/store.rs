@@ -1,7 +1,7 @@
 //! The requests of the lock, each put to all servers at once.
 
 use std::{
-    fmt,
+    fmt, iter,
     pin::pin,
     sync::{
         Arc,
@@ -351,13 +351,23 @@ impl LeaseStore for RedlockStore {
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal> {
-        let keys = vec![self.names(claim.key()).lock().to_owned()];
-        let arguments = vec![claim.owner().to_string(), claim.ttl().as_millis().to_string()];
+        self.renew_all(&[claim]).await.remove(0)
+    }
+
+    fn renews_at_once(&self) -> usize {
+        self.servers.voters.iter().map(|voter| voter.renews_at_once()).min().unwrap_or(1)
+    }
+
+    async fn renew_all(&self, claims: &[&Claim]) -> Vec<Result<Renewal>> {
+        let keys = claims.iter().map(|claim| self.names(claim.key()).lock().to_owned()).collect();
+        let owners = claims.iter().map(|claim| claim.owner().to_string());
+        let arguments = iter::once(self.servers.ttl.as_millis().to_string()).chain(owners).collect();
         let asked = self.servers.ask(Request { script: &RENEW, keys, arguments });
+        let read = |answer: &Answer<Vec<bool>>, index: usize| answer.value.get(index).copied();
         let rest = |pending| self.unfinished.hear(pending);
         let renewed =
-            self.servers.majority_of(asked, |renewed: &Answer<u8>| Some(renewed.value == 1), rest).await?;
-        Ok(if renewed { Renewal::Extended(claim.ttl()) } else { Renewal::NotOwner })
+            self.servers.majority_of_each(claims.len(), asked, read, rest).await.into_iter().zip(claims);
+        renewed.map(|(renewed, claim)| Ok(Renewal::of(renewed?, claim.ttl()))).collect()
     }
 
     async fn release(&self, claim: &Claim) -> Result<Released> {

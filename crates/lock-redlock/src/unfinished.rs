@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    future::poll_fn,
+    future::{self, poll_fn},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use futures_util::StreamExt;
-use lock_core::backend::{Claim, OwnerId};
+use lock_core::backend::{BoxFuture, Claim, OwnerId};
 use parking_lot::Mutex;
 use tokio::time::{self, Instant};
 
@@ -35,7 +35,7 @@ pub(crate) struct Unfinished {
 #[derive(Default)]
 struct State {
     votes: HashMap<OwnerId, LateVotes>,
-    answers: Vec<(Instant, Asked<u8>)>,
+    answers: Vec<(Instant, BoxFuture<'static, ()>)>,
     /// Whether a task looks.
     is_seen_to: bool,
 }
@@ -81,10 +81,11 @@ impl Unfinished {
     }
 
     /// Hears the rest of the answers.
-    pub(crate) fn hear(self: &Arc<Self>, pending: Asked<u8>) {
+    pub(crate) fn hear<T: Send + 'static>(self: &Arc<Self>, pending: Asked<T>) {
         if !pending.is_empty() {
             let until = Instant::now() + self.servers.patience();
-            self.add(|state| state.answers.push((until, pending)));
+            let heard = Box::pin(pending.for_each(|_| future::ready(())));
+            self.add(|state| state.answers.push((until, heard)));
         }
     }
 
@@ -117,16 +118,7 @@ impl State {
     fn look(&mut self, context: &mut Context<'_>, of: &Unfinished) -> bool {
         let now = Instant::now();
         self.votes.retain(|_, late| late.is_open(context, of, now));
-        self.answers.retain_mut(|(until, pending)| {
-            let is_open = loop {
-                match pending.poll_next_unpin(context) {
-                    Poll::Ready(Some(_)) => {}
-                    Poll::Ready(None) => break false,
-                    Poll::Pending => break true,
-                }
-            };
-            is_open && now < *until
-        });
+        self.answers.retain_mut(|(until, heard)| heard.as_mut().poll(context).is_pending() && now < *until);
         self.is_seen_to = !(self.votes.is_empty() && self.answers.is_empty());
         !self.is_seen_to
     }

@@ -57,6 +57,10 @@ impl Voter {
         self.node.server()
     }
 
+    pub(crate) fn renews_at_once(&self) -> usize {
+        self.node.renews_at_once()
+    }
+
     pub(crate) async fn connect(self: &Arc<Self>) -> Result<()> {
         self.within(self.dialing_time(), self.watched(self.node.connect())).await
     }

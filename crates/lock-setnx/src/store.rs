@@ -1,6 +1,6 @@
 //! The requests of the lock, one script each.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, iter, sync::Arc, time::Duration};
 
 use lock_core::{
     Capabilities, Error, ErrorKind, FencingToken, Key, LockGuard, Options, Result, Scope, TokenOrder,
@@ -209,9 +209,28 @@ impl LeaseStore for SetnxStore {
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal> {
-        let names = self.names(claim.key());
-        let renewed = self.node.run(&RENEW, &[names.lock()], &[&claim.owner().hex(), &self.ttl]).await?.value;
-        Ok(if renewed { Renewal::Extended(claim.ttl()) } else { Renewal::NotOwner })
+        self.renew_all(&[claim]).await.remove(0)
+    }
+
+    fn renews_at_once(&self) -> usize {
+        self.node.renews_at_once()
+    }
+
+    async fn renew_all(&self, claims: &[&Claim]) -> Vec<Result<Renewal>> {
+        let names: Vec<_> = claims.iter().map(|claim| self.names(claim.key())).collect();
+        let owners: Vec<_> = claims.iter().map(|claim| claim.owner().hex()).collect();
+        let keys: Vec<_> = names.iter().map(Names::lock).collect();
+        let arguments: Vec<_> = iter::once(&*self.ttl).chain(owners.iter().map(|owner| &**owner)).collect();
+        match self.node.run::<Vec<bool>>(&RENEW, &keys, &arguments).await {
+            Ok(Answer { value, .. }) => {
+                let answer = |(index, claim): (usize, &&Claim)| match value.get(index) {
+                    Some(renewed) => Ok(Renewal::of(*renewed, claim.ttl())),
+                    None => Err(self.not_ours("an answer is missing")),
+                };
+                claims.iter().enumerate().map(answer).collect()
+            }
+            Err(error) => vec![Err(error); claims.len()],
+        }
     }
 
     async fn release(&self, claim: &Claim) -> Result<Released> {

@@ -40,6 +40,24 @@ impl LeaseStore for MemoryStore {
         self.server().call(move |table| table.renew(&key, &owner, ttl)).await
     }
 
+    // Few, so that some leases are renewed with others and some are not.
+    fn renews_at_once(&self) -> usize {
+        4
+    }
+
+    async fn renew_all(&self, claims: &[&Claim]) -> Vec<Result<Renewal>> {
+        let claims: Vec<_> = claims.iter().copied().cloned().collect();
+        let count = claims.len();
+        let renewed = self.server().call(move |table| {
+            let renew = |claim: &Claim| table.renew(claim.key(), &claim.owner().to_string(), claim.ttl());
+            claims.iter().map(renew).collect::<Vec<_>>()
+        });
+        match renewed.await {
+            Ok(renewed) => renewed.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
     async fn release(&self, claim: &Claim) -> Result<Released> {
         let (key, owner) = (claim.key().clone(), claim.owner().to_string());
         self.server().call(move |table| table.release(&key, &owner)).await

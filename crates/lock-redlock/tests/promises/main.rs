@@ -5,6 +5,7 @@ mod memory;
 mod outages;
 mod queue;
 mod refusals;
+mod renewals;
 mod set;
 #[cfg(feature = "movable")]
 mod slots;

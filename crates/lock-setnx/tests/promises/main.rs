@@ -4,6 +4,7 @@ mod flavours;
 mod outages;
 mod queue;
 mod refusals;
+mod renewals;
 #[cfg(feature = "movable")]
 mod slots;
 mod waiting;
