@@ -39,7 +39,7 @@ struct Shared {
     ttl: Duration,
     scripts: Vec<&'static LazyLock<Script>>,
     handshake: Option<Box<dyn Handshake>>,
-    /// One of those on which releases are told.
+    /// One of those on which waiters are told that they are next.
     channel: Option<String>,
     /// Whether a request may have keys of many locks: not in a cluster, nor on a server that could be part of one.
     takes_many: AtomicBool,

@@ -106,7 +106,7 @@ impl Servers {
         self.voters.len() / 2 + 1
     }
 
-    /// Returns the servers that are asked for votes: all, without those that have been silent lately if there are
+    /// Returns the servers that are asked: all, without those that have been silent lately if there are
     /// enough others.
     pub(crate) fn worth_asking(&self) -> Vec<bool> {
         let worth: Vec<_> = self.voters.iter().map(|voter| voter.is_worth_asking()).collect();

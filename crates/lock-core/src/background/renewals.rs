@@ -25,7 +25,8 @@ pub(crate) struct Lease<T> {
 
 struct RenewalState {
     stage: Stage,
-    /// Whether servers refused a request that renewed it with others: it may be the fault of one of them.
+    /// Whether a renewal has failed by an error that does not pass by itself: another of the same request may be at
+    /// fault.
     alone: bool,
     /// The smallest TTL that the servers ever told: they may differ in it, and one that keeps less may take over.
     least_ttl: Duration,

@@ -300,3 +300,21 @@ async fn the_first_is_next_when_a_lease_ends() -> Result<()> {
     }
     set.eventually_has_nothing()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiters_without_the_right_to_channels_keep_their_place_and_look() -> Result<()> {
+    let set = Set::start(3)?;
+    for redis in &set.servers {
+        let user = ["ACL", "SETUSER", "clerk", "reset", "resetchannels", "on", ">pw", "~lock:*", "+@all"];
+        redis.command(&user)?;
+    }
+    let urls = || set.servers.iter().map(|redis| format!("redis://clerk:pw@{}", redis.address()));
+    let (holder, rival) =
+        (RedlockLocker::connect(urls(), long()).await?, RedlockLocker::connect(urls(), long()).await?);
+    let guard = holder.lock(KEY).await?;
+    let waiter = wait(&rival);
+    set.eventually_stand(1)?;
+    guard.release().await?;
+    soon(waiter).await?.release().await?;
+    Ok(())
+}
