@@ -29,6 +29,9 @@ const AT_ONCE: usize = 64;
 /// A key that no other part of a case uses.
 pub const SPARE: usize = 10_000_000;
 
+/// The keys of agents that hold come after this one.
+const HELD: usize = 100_000;
+
 /// What an agent is for.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Orders {
@@ -50,7 +53,7 @@ pub enum Task {
         /// How long it holds.
         hold: Duration,
     },
-    /// Holds so many keys.
+    /// Holds so many keys, others than an agent that holds another number: the leases of one that was killed go on.
     Hold(usize),
     /// Waits for so many keys.
     Wait(usize),
@@ -173,7 +176,7 @@ pub fn serve(orders: &str) -> Result<()> {
     let mut waiting = JoinSet::new();
     match task {
         Task::Contend { .. } => {}
-        Task::Hold(count) => guards = runtime.block_on(hold(&locker, count))?,
+        Task::Hold(count) => guards = runtime.block_on(hold(&locker, first_of(count), count))?,
         Task::Wait(count) => {
             for number in 0..count {
                 let locker = locker.clone();
@@ -210,18 +213,24 @@ fn say(what: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
-/// Acquires the keys of the numbers up to `count`.
+/// Returns the number of the first key of an agent that holds `count` of them.
+#[must_use]
+pub fn first_of(count: usize) -> usize {
+    HELD + 10 * count
+}
+
+/// Acquires the keys of `count` numbers from `first` on.
 ///
 /// # Errors
 ///
 /// One of them cannot be acquired.
-pub async fn hold(locker: &AnyLocker, count: usize) -> Result<Vec<LockGuard>> {
+pub async fn hold(locker: &AnyLocker, first: usize, count: usize) -> Result<Vec<LockGuard>> {
     let mut tasks = JoinSet::new();
-    for first in 0..AT_ONCE.min(count) {
+    for start in first..first + AT_ONCE.min(count) {
         let locker = locker.clone();
         tasks.spawn(async move {
             let mut guards = Vec::new();
-            for number in (first..count).step_by(AT_ONCE) {
+            for number in (start..first + count).step_by(AT_ONCE) {
                 guards.push(locker.lock(load::name(number)).await?);
             }
             anyhow::Ok(guards)

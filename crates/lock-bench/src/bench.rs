@@ -254,7 +254,7 @@ impl Bench<'_> {
 
     /// The floor does not wait, some libraries take one client for one holder, and processes are ours alone.
     fn takes_part(&self, subject: &Subject, (case, clients, hold, tasks): &Cell, round: usize) -> bool {
-        if *tasks >= MANY && round > self.plan.slow_rounds {
+        if (*tasks >= MANY || !hold.is_zero()) && round > self.plan.slow_rounds {
             return false;
         }
         if subject.is_slow {

@@ -47,7 +47,12 @@ impl Place<'_> {
     ///
     /// A lock cannot be acquired.
     pub fn held(&self, count: usize, time: Duration) -> Result<Held> {
-        let (mut agent, ready) = Agent::start(&self.orders(TTL, Task::Hold(count)))?;
+        let orders = self.orders(TTL, Task::Hold(count));
+        let (mut agent, ready) = Agent::start(&orders).or_else(|_| {
+            // What those before left ends with their leases, and may keep the servers busy until then.
+            thread::sleep(TTL);
+            Agent::start(&orders)
+        })?;
         let before = self.servers.requests(false)?;
         agent.begin(time)?;
         let went = agent.went()?;
@@ -77,7 +82,7 @@ impl Place<'_> {
     /// A lock cannot be acquired.
     pub fn idle(&self, runtime: &Runtime, count: usize, time: Duration) -> Result<Idle> {
         let holder = runtime.block_on(locks::ours(self.setup, self.urls, TTL))?;
-        let guards = runtime.block_on(agent::hold(&holder, count))?;
+        let guards = runtime.block_on(agent::hold(&holder, 0, count))?;
         let (mut agent, ready) = Agent::start(&self.orders(TTL, Task::Wait(count)))?;
         let bytes = until_quiet(&agent)?.saturating_sub(ready.base);
         let before = self.servers.requests(false)?;
@@ -109,7 +114,8 @@ impl Place<'_> {
         for round in 0..rounds {
             let (mut agent, _) = Agent::start(&self.orders(SHORT_TTL, Task::Hold(1)))?;
             let waiter = next.clone();
-            let waiting = runtime.spawn(async move { (waiter.lock(load::name(0)).await, Instant::now()) });
+            let waiting = runtime
+                .spawn(async move { (waiter.lock(load::name(agent::first_of(1))).await, Instant::now()) });
             // At different points between two renewals.
             thread::sleep(WAITED + SHORT_TTL / 3 * u32::try_from(round)? / u32::try_from(rounds)?);
             agent.kill()?;

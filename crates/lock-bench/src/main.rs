@@ -96,7 +96,7 @@ impl Run {
             holds: if quick { vec![Duration::ZERO] } else { vec![Duration::ZERO, ms(5)] },
             held: if quick { vec![1000] } else { vec![1, 1000, 100_000] },
             idle: if quick { vec![200] } else { vec![100, 1000, 10_000] },
-            kills: if quick { 1 } else { 5 },
+            kills: if quick { 1 } else { 3 },
         }
     }
 

@@ -24,6 +24,16 @@ fn keys(redis: &Redis) -> Result<Option<i64>> {
     Ok(redis.command(&["DBSIZE"])?.as_int())
 }
 
+fn until_it_runs(redis: &Redis) -> Result<()> {
+    eventually("the load to run", Duration::from_secs(20), || {
+        let calls = redis.command(&["INFO", "commandstats"])?.text();
+        let calls = calls.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        let calls: u64 = calls.and_then(|rest| rest.split(',').next()).unwrap_or("0").parse()?;
+        anyhow::ensure!(calls > 10, "{calls} scripts were run");
+        Ok(())
+    })
+}
+
 #[test]
 fn a_small_load_stays_on_the_redis_that_is_there_and_nothing_is_left() -> Result<()> {
     let redis = Redis::start()?;
@@ -57,11 +67,7 @@ fn a_server_that_dies_midway_ends_it_with_a_clear_word() -> Result<()> {
     let running = thread::spawn(move || {
         choose(&["--redis", &url, "--rate", "200", "--hold", "1ms", "--max-seconds", "60"])
     });
-    eventually("the load to run", Duration::from_secs(20), || {
-        let statistics = redis.command(&["INFO", "commandstats"])?.text();
-        anyhow::ensure!(statistics.contains("evalsha"), "nothing was locked yet");
-        Ok(())
-    })?;
+    until_it_runs(&redis)?;
     redis.kill()?;
     let (output, said) = running.join().expect("it does not panic")?;
     assert!(!output.status.success(), "{said}");
@@ -70,6 +76,25 @@ fn a_server_that_dies_midway_ends_it_with_a_clear_word() -> Result<()> {
     }
     redis.restart()?;
     assert_eq!(keys(&redis)?, Some(0));
+    Ok(())
+}
+
+#[test]
+fn one_of_several_that_is_gone_is_no_reason_to_leave_anything_on_the_others() -> Result<()> {
+    let servers = (0..3).map(|_| Redis::start()).collect::<Result<Vec<_>>>()?;
+    let urls = servers.iter().map(Redis::url).collect::<Vec<_>>().join(",");
+    let running = thread::spawn(move || {
+        choose(&["--redlock", &urls, "--rate", "50", "--hold", "1ms", "--max-seconds", "5"])
+    });
+    until_it_runs(&servers[0])?;
+    servers[0].kill()?;
+    let (output, said) = running.join().expect("it does not panic")?;
+    assert!(output.status.success(), "{said}");
+    let gone = format!("cannot be seen: {}: ", servers[0].address());
+    assert!(said.contains("points to lock-redlock:") && said.contains(&gone), "{said}");
+    for redis in &servers[1..] {
+        assert_eq!(keys(redis)?, Some(0), "{said}");
+    }
     Ok(())
 }
 

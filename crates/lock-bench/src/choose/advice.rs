@@ -136,9 +136,16 @@ impl Advice {
                 candidates.iter().map(|one| one.package()).collect::<Vec<_>>().join(" or ")
             )
         } else {
-            "it did not carry the load, and more nodes do not make it faster: put what belongs together under one key, \
-             or shard the keys over several clusters"
-                .to_owned()
+            let what = if given.iter().any(|one| one.failed) {
+                "it failed under the load: mend its servers if they are not well, and measure again; if they are, they \
+                 are not enough"
+            } else {
+                "it did not carry the load"
+            };
+            format!(
+                "{what}, and more nodes do not make it faster: put what belongs together under one key, or shard the \
+                 keys over several clusters"
+            )
         });
         Self { choice, carries: false, reasons }
     }
@@ -189,6 +196,13 @@ mod tests {
         assert_eq!(choice(&needs, &[carries(Setnx, 300.0), fails(Etcd)]), (Etcd, false));
         assert_eq!(choice(&needs, &[carries(Etcd, 2e3), carries(Zk, 1e3)]), (Zk, true));
         assert_eq!(choice(&needs, &[carries(Setnx, 300.0)]), (Etcd, false));
+    }
+
+    #[test]
+    fn servers_that_failed_are_to_be_mended_before_they_are_called_too_slow() {
+        let advice = Advice::on(&needs(200.0), &[Measured { failed: true, ..fails(Etcd) }]);
+        assert_eq!((advice.choice, advice.carries), (Etcd, false));
+        assert!(advice.to_string().contains("mend its servers"), "{advice}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use etcd_client::{ConnectOptions, DeleteOptions};
 use futures_util::future::BoxFuture;
 use redis::cmd;
@@ -52,7 +52,7 @@ pub async fn remove(backend: Backend, urls: &[String], login: Option<&Login>, pr
     let removed = timeout(PATIENCE, removed(backend, urls, login, prefix)).await;
     match removed.context("no answer within 10 s").and_then(|removed| removed) {
         Ok(count) => Remains::Nothing(count),
-        Err(error) => Remains::Unknown { prefix: prefix.to_owned(), reason: format!("{error:#}") },
+        Err(error) => Remains::Unknown { prefix: prefix.to_owned(), reason: error.root_cause().to_string() },
     }
 }
 
@@ -60,13 +60,17 @@ pub async fn remove(backend: Backend, urls: &[String], login: Option<&Login>, pr
 async fn removed(backend: Backend, urls: &[String], login: Option<&Login>, prefix: &str) -> Result<usize> {
     let mut sum = 0;
     loop {
+        let mut unseen = None;
         let count = match backend {
             Backend::Local => 0,
-            Backend::Setnx => from_redis(&urls[0], prefix).await?,
-            Backend::Redlock => {
+            Backend::Setnx | Backend::Redlock => {
                 let mut count = 0;
                 for url in urls {
-                    count += from_redis(url, prefix).await?;
+                    match from_redis(url, prefix).await {
+                        Ok(removed) => count += removed,
+                        // One that is gone is no reason to leave anything on the others.
+                        Err(error) => unseen = Some(error),
+                    }
                 }
                 count
             }
@@ -75,14 +79,17 @@ async fn removed(backend: Backend, urls: &[String], login: Option<&Login>, prefi
         };
         sum += count;
         if count == 0 {
-            return Ok(sum);
+            return unseen.map_or(Ok(sum), Err);
         }
         sleep(Duration::from_millis(50)).await;
     }
 }
 
 async fn from_redis(url: &str, prefix: &str) -> Result<usize> {
-    let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let client = redis::Client::open(url)?;
+    let address = client.get_connection_info().addr();
+    let mut connection =
+        client.get_multiplexed_async_connection().await.map_err(|error| anyhow!("{address}: {error}"))?;
     let (mut cursor, mut count) = (0_u64, 0);
     loop {
         let (next, names): (u64, Vec<String>) = cmd("SCAN")

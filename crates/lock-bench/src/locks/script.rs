@@ -109,6 +109,8 @@ fn curator(urls: &[String]) -> Result<Script, Absent> {
     let classes = format!("{own}:{}", java.class_path().display());
     let words = vec![
         java.java().display().to_string(),
+        // Else the tables are lost among what it tells of its connections.
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn".to_owned(),
         "-cp".to_owned(),
         classes,
         home().join("Curator.java").display().to_string(),
