@@ -66,7 +66,11 @@ pub fn lines(title: &str, across: &Axis<'_>, up: &Axis<'_>, lines: &[Line]) -> M
                     }
                 }
             }
-            p.legend { @for line in lines { span class=(line.class) { (line.name) } } }
+            p.legend {
+                @for line in lines {
+                    span class={ (line.class) @if line.dashed { " dashed" } } { (line.name) }
+                }
+            }
         }
     }
 }
