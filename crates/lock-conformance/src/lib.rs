@@ -43,4 +43,4 @@ pub use fixture::{Data, Fixture};
 pub use memory::{MemoryFixture, MemoryServer, MemoryStore, Subscription, Table};
 pub use property::{Property, properties};
 pub use run::run;
-pub use steps::{eventually, within};
+pub use steps::{assert_held_for, eventually, hold_many, within};

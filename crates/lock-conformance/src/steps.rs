@@ -10,9 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lock_core::{AnyLocker, Error, ErrorKind, Key, LockGuard, Options, Result, Waiting};
+use lock_core::{
+    AnyLocker, Error, ErrorKind, Key, LockGuard, Locker, Options, Result, Waiting, backend::WaitingBackend,
+};
 use rand::RngExt;
-use tokio::{runtime, task, time};
+use tokio::{
+    runtime,
+    task::{self, JoinSet},
+    time,
+};
 
 use crate::Fixture;
 
@@ -179,6 +185,41 @@ pub async fn within<T>(what: &str, bound: Duration, future: impl Future<Output =
         (Ok(output), took) if took <= bound => output,
         (Ok(_), took) => panic!("{what}: it must end within {bound:?}, and took {took:?}"),
         (Err(_), _) => panic!("{what}: it must end within {bound:?}, and has not"),
+    }
+}
+
+/// Acquires the keys `orders/0` to `orders/<count - 1>`, all at once.
+///
+/// # Errors
+///
+/// One of them cannot be acquired.
+///
+/// # Cancel safety
+///
+/// Cancel safe: what was acquired is given back.
+pub async fn hold_many<B: WaitingBackend>(locker: &Locker<B>, count: usize) -> Result<Vec<LockGuard>> {
+    let mut acquires = JoinSet::new();
+    for number in 0..count {
+        let locker = locker.clone();
+        acquires.spawn(async move { locker.lock(&format!("orders/{number}")).await });
+    }
+    acquires.join_all().await.into_iter().collect()
+}
+
+/// Lets leases pass, and expects the locks to be held still.
+///
+/// # Panics
+///
+/// One of them was lost. The message names its key.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+pub async fn assert_held_for(guards: &[LockGuard], time: Duration) {
+    // why: that renewals go on can only be shown by letting leases pass
+    time::sleep(time).await;
+    for guard in guards {
+        assert!(guard.is_held(), "{:?} was lost", guard.key());
     }
 }
 

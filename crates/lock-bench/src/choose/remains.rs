@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use etcd_client::{ConnectOptions, DeleteOptions};
 use futures_util::future::BoxFuture;
 use redis::cmd;
@@ -50,7 +50,7 @@ impl fmt::Display for Remains {
 /// Removes all that `prefix` names on the servers, and looks whether it is gone.
 pub async fn remove(backend: Backend, urls: &[String], login: Option<&Login>, prefix: &str) -> Remains {
     let removed = timeout(PATIENCE, removed(backend, urls, login, prefix)).await;
-    match removed.context("no answer within 10 s").and_then(|removed| removed) {
+    match removed.unwrap_or_else(|_| Err(anyhow!("no answer within {PATIENCE:?}"))) {
         Ok(count) => Remains::Nothing(count),
         Err(error) => Remains::Unknown { prefix: prefix.to_owned(), reason: error.root_cause().to_string() },
     }

@@ -2,47 +2,24 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use lock_redlock::{LockGuard, RedlockLocker};
+use anyhow::Result;
+use lock_conformance::{assert_held_for, hold_many};
 use test_cluster::Proxy;
-use tokio::{task::JoinSet, time};
+use tokio::time;
 
 use crate::set::{SOON, Set, brief};
 
 const LOCKS: usize = 100;
 
-async fn hold(locks: &RedlockLocker) -> Result<Vec<LockGuard>> {
-    let mut acquires = JoinSet::new();
-    for number in 0..LOCKS {
-        let locks = locks.clone();
-        acquires.spawn(async move { locks.lock(&format!("orders/{number}")).await });
-    }
-    let mut guards = Vec::new();
-    while let Some(acquired) = acquires.join_next().await {
-        guards.push(acquired??);
-    }
-    Ok(guards)
-}
-
-/// Lets leases pass; all must be held still.
-async fn all_are_held_for(guards: &[LockGuard], time: Duration) -> Result<()> {
-    // why: that renewals go on can only be shown by letting leases pass
-    time::sleep(time).await;
-    for guard in guards {
-        ensure!(guard.is_held(), "{:?} was lost", guard.key());
-    }
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_that_are_due_together_are_renewed_with_one_request_to_each_server() -> Result<()> {
     let set = Set::start(3)?;
     let locks = set.locker(brief()).await?;
-    let guards = hold(&locks).await?;
+    let guards = hold_many(&locks, LOCKS).await?;
     let requests = || set.proxies.iter().map(Proxy::requests).sum::<u64>();
     let before = requests();
     // Each is renewed about four times, at three servers.
-    all_are_held_for(&guards, Duration::from_secs(2)).await?;
+    assert_held_for(&guards, Duration::from_secs(2)).await;
     let requests = requests() - before;
     assert!(requests > 0 && requests <= LOCKS as u64 * 6, "{requests} requests renewed {LOCKS} leases");
     Ok(())
@@ -53,7 +30,7 @@ async fn leases_that_are_due_together_are_renewed_with_one_request_to_each_serve
 async fn a_lease_without_a_majority_costs_no_other_its_renewal() -> Result<()> {
     let set = Set::start(5)?;
     let locks = set.locker(brief()).await?;
-    let guards = hold(&locks).await?;
+    let guards = hold_many(&locks, LOCKS).await?;
     let (doubtful, others) = guards.split_first().expect("it holds some");
     set.servers[0].pause()?;
     let name = locks.name_in_redis(doubtful.key().as_str())?;
@@ -61,5 +38,6 @@ async fn a_lease_without_a_majority_costs_no_other_its_renewal() -> Result<()> {
         redis.command(&["DEL", &name])?;
     }
     time::timeout(SOON, doubtful.lost()).await?;
-    all_are_held_for(others, Duration::from_secs(4)).await
+    assert_held_for(others, Duration::from_secs(4)).await;
+    Ok(())
 }

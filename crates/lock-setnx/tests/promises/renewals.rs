@@ -3,24 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use lock_conformance::{assert_held_for, hold_many};
 use lock_setnx::{LockGuard, LossReason, Options, SetnxLocker, Target};
 use test_cluster::{Proxy, Redis, eventually};
-use tokio::{task::JoinSet, time};
+use tokio::time;
 
 const TTL: Duration = Duration::from_secs(3);
-
-async fn hold(locks: &SetnxLocker, count: usize) -> Result<Vec<LockGuard>> {
-    let mut acquires = JoinSet::new();
-    for number in 0..count {
-        let locks = locks.clone();
-        acquires.spawn(async move { locks.lock(&format!("orders/{number}")).await });
-    }
-    let mut guards = Vec::new();
-    while let Some(acquired) = acquires.join_next().await {
-        guards.push(acquired??);
-    }
-    Ok(guards)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_that_are_due_together_are_renewed_with_one_request() -> Result<()> {
@@ -29,7 +17,7 @@ async fn leases_that_are_due_together_are_renewed_with_one_request() -> Result<(
     let proxy = Proxy::start(redis.address())?;
     let options = Options::default().with_ttl(TTL);
     let locks = SetnxLocker::connect(format!("redis://{}", proxy.address()), options).await?;
-    let guards = hold(&locks, LOCKS).await?;
+    let guards = hold_many(&locks, LOCKS).await?;
 
     let before = proxy.requests();
     let mut least: Vec<_> = guards.iter().map(LockGuard::remaining).collect();
@@ -56,7 +44,7 @@ async fn leases_that_are_due_together_are_renewed_with_one_request() -> Result<(
 async fn what_another_program_wrote_over_a_lock_costs_no_other_its_renewal() -> Result<()> {
     let redis = Redis::start()?;
     let locks = SetnxLocker::connect(redis.url(), Options::default().with_ttl(TTL)).await?;
-    let guards = hold(&locks, 50).await?;
+    let guards = hold_many(&locks, 50).await?;
     let (overwritten, others) = guards.split_first().expect("it holds some");
     let name = locks.name_in_redis(overwritten.key().as_str())?;
     redis.command(&["DEL", &name])?;
@@ -64,11 +52,7 @@ async fn what_another_program_wrote_over_a_lock_costs_no_other_its_renewal() -> 
 
     time::timeout(10 * TTL, overwritten.lost()).await?;
     assert_eq!(overwritten.loss_reason(), Some(LossReason::NotOwner));
-    // why: that renewals go on can only be shown by letting a lease pass
-    time::sleep(TTL).await;
-    for guard in others {
-        ensure!(guard.is_held(), "{:?} was lost", guard.key());
-    }
+    assert_held_for(others, TTL).await;
     Ok(())
 }
 
@@ -76,12 +60,8 @@ async fn what_another_program_wrote_over_a_lock_costs_no_other_its_renewal() -> 
 async fn a_node_of_a_cluster_renews(target: impl Fn(&Redis) -> Result<Target>) -> Result<()> {
     let node = Redis::builder().cluster_mode().start()?;
     let locks = SetnxLocker::connect(target(&node)?, Options::default().with_ttl(TTL)).await?;
-    let guards = hold(&locks, 50).await?;
-    // why: that renewals go on can only be shown by letting a lease pass
-    time::sleep(2 * TTL).await;
-    for guard in guards {
-        ensure!(guard.is_held(), "{:?} was lost", guard.key());
-    }
+    let guards = hold_many(&locks, 50).await?;
+    assert_held_for(&guards, 2 * TTL).await;
     Ok(())
 }
 
