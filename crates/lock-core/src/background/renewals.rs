@@ -95,7 +95,8 @@ impl<S: HoldStore> Background<S> {
         // Leases taken at one instant should not be renewed at one instant for ever.
         let pause = pause.mul_f64(rand::rng().random_range(0.9..=1.0));
         let mut state = self.state();
-        let due = (BootInstant::now().after(pause), state.next_number);
+        let now = BootInstant::now();
+        let due = (now.after(pause), state.next_number);
         state.next_number += 1;
         match &mut lease.renewal().stage {
             Stage::Withdrawn => return,
@@ -103,7 +104,7 @@ impl<S: HoldStore> Background<S> {
         }
         state.schedule.insert(due, lease);
         // One that is over may be heard late, by a machine that slept.
-        if due.0 < state.alarm || state.alarm <= BootInstant::now() {
+        if due.0 < state.alarm || state.alarm <= now {
             state.alarm = due.0;
             self.changed.notify_one();
         }
@@ -126,6 +127,7 @@ impl<S: HoldStore> Background<S> {
         at_once: usize,
         jobs: &mut JoinSet<()>,
     ) {
+        let soon = now.after(self.timing.renew_every() / 50);
         let (mut due_by, mut leases) = (now, Vec::new());
         while let Some(first) = state.schedule.first_entry().filter(|first| first.key().0 <= due_by) {
             let lease = first.remove();
@@ -144,7 +146,7 @@ impl<S: HoldStore> Background<S> {
                 due_by = now;
             } else {
                 // What is due in a moment goes with what is due now, if there is room.
-                due_by = now.after(self.timing.renew_every() / 50);
+                due_by = soon;
             }
         }
         if !leases.is_empty() {
